@@ -1,0 +1,75 @@
+# What a developer runs. Needs make and Python 3.11 or newer, nothing else:
+# each target sets up .venv as far as it must, once, and again when
+# pyproject.toml, setup.py or constraints.txt change.
+
+PYTHON ?= python3
+VENV   := .venv
+BUILD  := build/bench
+
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip --disable-pip-version-check
+PINS  := pyproject.toml setup.py constraints.txt
+
+# A stamp is touched only after all of its set-up succeeded, so an interrupted
+# download is repeated by the next run.
+CREATED := $(VENV)/.stamp-created
+RUNTIME := $(VENV)/.stamp-runtime
+PLOTS   := $(VENV)/.stamp-bench
+DEV     := $(VENV)/.stamp-dev
+TORCH   := $(VENV)/.stamp-torch
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUNTIME) ## Show two sealed processes, and what an eavesdropper sees
+	$(BIN)/sealfabric demo
+
+test: $(TORCH) ## Run all tests, with torch
+	$(BIN)/python -m pytest
+
+check: $(DEV) ## Lint, format, types, import layers and repository rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict transport bench
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_repository.py
+
+bench: $(PLOTS) ## Measure point-to-point rates against others, into build/bench
+	mkdir -p $(BUILD)
+	$(BIN)/sealfabric bench p2p --json $(BUILD)/p2p.json --plot $(BUILD)/p2p.png
+
+clean: ## Remove everything that these targets made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each set-up upgrades nothing and pins what it adds: the constraints hold torch to
+# one version, since an open range would fetch gigabytes of newer GPU libraries.
+$(RUNTIME): $(CREATED) $(PINS)
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(PLOTS): $(CREATED) $(PINS)
+	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@ $(RUNTIME)
+
+$(DEV): $(CREATED) $(PINS)
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(RUNTIME) $(PLOTS)
+
+$(TORCH): $(DEV)
+	$(PIP) install --quiet -c constraints.txt torch
+	@touch $@
+
+$(CREATED):
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "There is no '$(PYTHON)' here. Install Python 3.11 or newer, or name one:" >&2; \
+	  echo "    make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Sealfabric needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name a newer one:" >&2; \
+	  echo "    make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,47 @@
+"""`sealfabric bench p2p`: the benchmarks of bench/, as a command.
+
+An installed distribution carries them as `transport.bench`; in a source tree
+they lie beside the package. They are no part of the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import TransportError, UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of this command.
+
+    Raises:
+        UsageError: the benchmarks are not installed.
+    """
+    commands = parser.add_subparsers(dest="command", required=True)
+    p2p = commands.add_parser("p2p", help="two processes over loopback, round by round")
+    _benchmarks("p2p").add_arguments(p2p)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the benchmark; return its exit status."""
+    errors = _benchmarks("errors")
+    try:
+        status: int = _benchmarks("p2p").run(arguments)
+    except errors.BenchError as error:
+        raise TransportError(str(error)) from error
+    return status
+
+
+def _benchmarks(module: str) -> ModuleType:
+    root = __package__.partition(".")[0]
+    if importlib.util.find_spec(f"{root}.bench") is not None:
+        return importlib.import_module(f"{root}.bench.{module}")
+    beside = Path(__file__).parents[2] / "bench"
+    spec = importlib.util.find_spec("bench")
+    if spec is None or spec.origin is None or Path(spec.origin).parent != beside:
+        raise UsageError("the benchmarks are not installed with this package")
+    return importlib.import_module(f"bench.{module}")

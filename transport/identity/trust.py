@@ -1,0 +1,287 @@
+"""Whom a node trusts: pinned public keys, a cluster secret, or both.
+
+Invariants:
+
+- Everything given must hold. There is no empty trust, and what this release cannot
+  verify it refuses to be given, rather than ignore it.
+- The cluster secret itself is not kept. What links need is derived from it once
+  (HKDF-SHA-512, RFC 5869), with a label for each purpose.
+- Comparisons with pinned keys take constant time.
+
+The pre-shared key follows Noise revision 34 section 9, and is 32 zero bytes where
+there is no secret, as in WireGuard; the caller key is the key of WireGuard's mac1
+(Donenfeld, "WireGuard", NDSS 2017, sections 5.2 and 5.4.4).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from ..crypto.primitives import (
+    X25519_LEN,
+    KeyHolder,
+    hkdf_sha512,
+    hkdf_sha512_expand,
+    hkdf_sha512_extract,
+    wipe,
+)
+from ..errors import UsageError
+from .keys import StrPath, read_private_file
+
+__all__ = ["SECRET_MIN", "Trust", "check_name"]
+
+SECRET_MIN = 32  # bytes
+NAME_LIMIT = 255  # bytes of UTF-8
+TRUST_FILE_LIMIT = 4 * 1024 * 1024  # bytes
+
+_PSK_LABEL = b"sealfabric 1 psk"
+_CALLER_LABEL = b"sealfabric 1 caller key"
+_SECRET_LABEL = b"sealfabric 1 cluster secret"
+_PUBLIC_LABEL = b"sealfabric 1 responder public key"
+_POLICY_LABEL = b"sealfabric 1 policy: none"
+_KEY_LEN = 32
+
+
+class Trust(KeyHolder):
+    """Which peers may link, and what both ends must know to do so.
+
+    `peers` maps names to 32-byte static public keys: only these names may link, each
+    with its key. `secret` (at least 32 bytes) is shared by the whole cluster: every
+    peer must know it, and whoever knows it may, without `peers`, bear any name.
+    `policy` is for attestation, which this release cannot verify.
+
+    Immutable, and safe to share between threads.
+
+    Raises:
+        UsageError: neither is given, one is malformed, or a policy is given.
+    """
+
+    __slots__ = ("_caller_prk", "_peers", "_psk")
+
+    _caller_prk: bytes | None
+    _peers: Mapping[str, bytes] | None
+    _psk: bytes
+
+    def __init__(
+        self,
+        peers: Mapping[str, bytes] | None = None,
+        secret: bytes | bytearray | None = None,
+        policy: object | None = None,
+    ) -> None:
+        if policy is not None:
+            raise UsageError("attestation policies are not supported by this release")
+        if peers is None and secret is None:
+            raise UsageError("Trust needs `peers`, a `secret`, or both")
+        psk, caller_prk = bytes(_KEY_LEN), None
+        if secret is not None:
+            _check_secret(secret, "the secret")
+            prk = hkdf_sha512_extract(_SECRET_LABEL, secret)
+            psk, caller_prk = hkdf_sha512_expand(prk, _PSK_LABEL, _KEY_LEN), prk
+        checked = None if peers is None else MappingProxyType(_checked_peers(peers))
+        object.__setattr__(self, "_peers", checked)
+        object.__setattr__(self, "_psk", psk)
+        object.__setattr__(self, "_caller_prk", caller_prk)
+
+    @classmethod
+    def load(cls, path: StrPath) -> Trust:
+        """Return the trust that a JSON file describes.
+
+        `{"peers": {"<name>": "<base64 public key>"}, "secret_file": "<path>"}`, one
+        of the two or both; a relative `secret_file` starts at the file's folder.
+
+        Raises:
+            UsageError: the file cannot be read, others may write to it, or its
+                content or the secret file is not as described.
+        """
+        document = _read_trust_file(path)
+        # A null is refused below: it must not read as "no condition".
+        decoded = _decode_peers(document["peers"], path) if "peers" in document else None
+        if "secret_file" not in document:
+            return cls(decoded)
+        secret_file = document["secret_file"]
+        if not isinstance(secret_file, str) or "\0" in secret_file:
+            raise UsageError(f"{os.fspath(path)}: `secret_file` must be a path")
+        return cls(decoded, cls.load_secret(Path(path).parent / secret_file))
+
+    @staticmethod
+    def load_secret(path: StrPath) -> bytes:
+        """Return the cluster secret in a file: all of its bytes, a final newline included.
+
+        Raises:
+            UsageError: the file cannot be read, others may access it, or it holds
+                fewer than 32 bytes or more than 4096.
+        """
+        content = read_private_file(path)
+        try:
+            _check_secret(content, os.fspath(path))
+            return bytes(content)
+        finally:
+            wipe(content)
+
+    @property
+    def psk(self) -> bytes:
+        """The 32-byte pre-shared key of the handshake; zeros where there is no secret."""
+        return self._psk
+
+    @property
+    def policy_hash(self) -> bytes:
+        """SHA-256 of the attestation policy in force, for the prologue: here, of none."""
+        return hashlib.sha256(_POLICY_LABEL).digest()
+
+    def caller_key(self, responder_name: str, responder_public_key: bytes | None) -> bytes:
+        """Return the 32-byte key of the MAC on a caller's first message.
+
+        It rests on the secret where there is one, else on the responder's static
+        public key, which a legitimate caller has pinned. It proves too little to
+        admit anyone: it only spares the responder work for strangers.
+
+        Raises:
+            UsageError: there is neither a secret nor `responder_public_key`, or an
+                argument is malformed.
+        """
+        name = check_name(responder_name).encode("utf-8")
+        if self._caller_prk is not None:
+            return hkdf_sha512_expand(self._caller_prk, _CALLER_LABEL + name, _KEY_LEN)
+        if responder_public_key is None:
+            raise UsageError(f"without a secret, the public key of {responder_name!r} is needed")
+        key = _check_public_key(responder_public_key, responder_name)
+        return hkdf_sha512(key, salt=_PUBLIC_LABEL, info=_CALLER_LABEL + name, length=_KEY_LEN)
+
+    def pinned(self, name: str) -> bytes | None:
+        """Return the public key that `peers` gives `name`, or None."""
+        return None if self._peers is None else self._peers.get(name)
+
+    def knows(self, name: str) -> bool:
+        """Return whether a peer called `name` could be admitted, its key still unseen."""
+        return _name_is_valid(name) and (self._peers is None or name in self._peers)
+
+    def admits(self, name: str, public_key: bytes) -> bool:
+        """Return whether a peer called `name` may link with this static public key.
+
+        Knowledge of the secret is not examined here: the handshake proves it. A
+        name that no node can bear is admitted by nobody.
+        """
+        if len(public_key) != X25519_LEN or not _name_is_valid(name):
+            return False
+        if self._peers is None:
+            return True
+        expected = self._peers.get(name)
+        return expected is not None and hmac.compare_digest(expected, public_key)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"Trust is immutable; {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"Trust is immutable; {name} cannot be deleted")
+
+    def __repr__(self) -> str:
+        peers = "any name" if self._peers is None else f"{len(self._peers)} peers"
+        return f"<Trust {peers}, {'no secret' if self._caller_prk is None else 'with a secret'}>"
+
+
+def check_name(name: str) -> str:
+    """Return `name`, a node's: 1 to 255 bytes of UTF-8, all printable.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not _name_is_valid(name):
+        raise UsageError(
+            f"a node's name is 1 to {NAME_LIMIT} bytes of printable UTF-8, got {name!r:.80}"
+        )
+    return name
+
+
+def _name_is_valid(name: object) -> bool:
+    # Lone surrogates, which UTF-8 cannot hold, are not printable either.
+    if not isinstance(name, str) or not name.isprintable():
+        return False
+    return 1 <= len(name.encode("utf-8")) <= NAME_LIMIT
+
+
+def _check_public_key(key: object, name: str) -> bytes:
+    if not isinstance(key, (bytes, bytearray)):
+        raise UsageError(f"the public key of {name!r} must be bytes, got {type(key).__name__}")
+    if len(key) != X25519_LEN:
+        raise UsageError(f"the public key of {name!r} is {len(key)} bytes long, not {X25519_LEN}")
+    return bytes(key)
+
+
+def _check_secret(secret: object, what: str) -> None:
+    if not isinstance(secret, (bytes, bytearray)):
+        raise UsageError(f"{what} must be bytes, got {type(secret).__name__}")
+    if len(secret) < SECRET_MIN:
+        raise UsageError(f"{what} holds {len(secret)} bytes, at least {SECRET_MIN} are needed")
+
+
+def _checked_peers(peers: Mapping[str, bytes]) -> dict[str, bytes]:
+    if not isinstance(peers, Mapping):
+        raise UsageError(f"`peers` must map names to public keys, got {type(peers).__name__}")
+    return {check_name(name): _check_public_key(key, name) for name, key in peers.items()}
+
+
+def _read_trust_file(path: StrPath) -> dict[str, Any]:
+    """Return the JSON object in a file that only its owner may write to."""
+    name = os.fspath(path)
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{name} is not a regular file")
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                mode = stat.S_IMODE(status.st_mode)
+                raise UsageError(
+                    f"{name} has mode {mode:04o}; others must not be able to write to it"
+                )
+            content = file.read(TRUST_FILE_LIMIT + 1)
+    except OSError as error:
+        raise UsageError(f"{name} cannot be read: {error.strerror}") from error
+    if len(content) > TRUST_FILE_LIMIT:
+        raise UsageError(f"{name} is larger than {TRUST_FILE_LIMIT} bytes")
+    try:
+        document = json.loads(content, object_pairs_hook=_object_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{name} must hold a JSON object")
+    unknown = sorted(document.keys() - {"peers", "secret_file"})
+    if unknown:
+        # A misspelt or newer condition that is ignored would fail open.
+        raise UsageError(f"{name} has unknown keys: {', '.join(map(repr, unknown))}")
+    return document
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    collected = dict(pairs)
+    if len(collected) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return collected
+
+
+def _decode_peers(peers: object, path: StrPath) -> dict[str, bytes]:
+    name = os.fspath(path)
+    if not isinstance(peers, dict):
+        raise UsageError(f"{name}: `peers` must be an object of names and public keys")
+    decoded: dict[str, bytes] = {}
+    for peer, key in peers.items():
+        if not isinstance(key, str):
+            raise UsageError(f"{name}: the public key of {peer!r} must be a base64 string")
+        try:
+            decoded[peer] = base64.b64decode(key.encode("ascii"), validate=True)
+        except (binascii.Error, UnicodeEncodeError):
+            raise UsageError(f"{name}: the public key of {peer!r} is not valid base64") from None
+    return decoded

@@ -1,0 +1,54 @@
+"""The sealed, reliable link between two nodes, sans-IO (docs/spec.md 4-9).
+
+No socket, thread, clock or task: bytes and the time come in, bytes and events
+go out. `Link` is the whole interface; the other modules are its parts:
+
+    state            the life of a link as one table
+    introduction     attempts at a handshake: who repeats, who gives up
+    handshake        Noise, evidence, and the root of all keys
+    keys             epochs and generations of a living link
+    sender           what leaves next, sealed, over which path
+    outbox           messages on their way out: credit, eager, rendezvous
+    flight           sealed packets not yet acknowledged: loss, round trips
+    acknowledgement  what was received, and when to say so
+    inbox            messages on their way in: order, placement, credit given
+    pathset, paths   the paths of a link, and what is known of each
+    congestion       how much may be in flight       (policy, replaceable)
+    scheduler        which path a packet takes       (policy, replaceable)
+    pool             the memory of sealed bulk packets
+"""
+
+from .events import (
+    Established,
+    Event,
+    Failed,
+    MessageArrived,
+    MessageDeclined,
+    MessagePlaced,
+    MessageSealed,
+    MessageWithdrawn,
+    PathBound,
+    Warned,
+)
+from .link import Link
+from .sender import Transmit
+from .state import State
+from .stats import LinkStats, PathStats
+
+__all__ = [
+    "Established",
+    "Event",
+    "Failed",
+    "Link",
+    "LinkStats",
+    "MessageArrived",
+    "MessageDeclined",
+    "MessagePlaced",
+    "MessageSealed",
+    "MessageWithdrawn",
+    "PathBound",
+    "PathStats",
+    "State",
+    "Transmit",
+    "Warned",
+]

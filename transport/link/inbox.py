@@ -1,0 +1,237 @@
+"""Messages on their way in: sender's order, placement, credit given (docs/spec.md 8).
+
+Packets and bulk data arrive in any order; messages are handed on in the order
+of their ids. A large message waits, announced, until the node accepts it with
+the memory its bytes shall be opened into. What may wait here is bounded by the
+credit that this side gave, and a peer that exceeds it ends the link.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..crypto.replay import WINDOW
+from ..errors import PeerLostError
+from ..wire.frames import Announce, Eager
+from .drops import DISCARDED, MALFORMED, OVERLAP, Drop
+from .outbox import MESSAGE_COST
+from .ranges import RangeSet
+
+MAX_GAPS: Final = WINDOW  # no honest sender has more pieces of a message in flight
+
+
+class IncomingMessage:
+    """One message as its receiver's link sees it; `owner` is the node's business."""
+
+    __slots__ = (
+        "_cost",
+        "context",
+        "description",
+        "destination",
+        "filled",
+        "id",
+        "owner",
+        "payload",
+        "size",
+        "tag",
+        "withdrawn",
+    )
+
+    def __init__(self, frame: Eager | Announce, payload: memoryview | None, cost: int) -> None:
+        self.id = frame.message
+        self.context = frame.context
+        self.tag = frame.tag
+        self.description = frame.description
+        self.payload = payload
+        """The bytes of a small message, in memory shared with its packet; else `None`."""
+        self.size = frame.size if isinstance(frame, Announce) else len(frame.payload)
+        self.destination: memoryview | None = None  # where bulk packets are opened into
+        self.filled: RangeSet | None = None  # bytes that are authenticated and in place
+        self.withdrawn = False
+        self.owner: object = None
+        self._cost = cost
+
+    def take_cost(self) -> int:
+        """The credit this message holds, once; 0 ever after."""
+        cost, self._cost = self._cost, 0
+        return cost
+
+
+class Inbox:
+    """Everything a peer has announced and this node has not finished taking."""
+
+    __slots__ = (
+        "_charged",
+        "_credit_span",
+        "_granted_credit",
+        "_held",
+        "_message_limit",
+        "_next_id",
+        "_open",
+        "_released",
+        "messages_received",
+    )
+
+    def __init__(self, *, credit: int, message_limit: int) -> None:
+        self._credit_span = credit
+        self._granted_credit = credit  # as the peer was told, over the link's life
+        self._charged = 0
+        self._released = 0
+        self._message_limit = message_limit
+        self._next_id = 0
+        self._held: dict[int, IncomingMessage | None] = {}  # arrived before its turn
+        self._open: dict[int, IncomingMessage] = {}  # announced, not ended
+        self.messages_received = 0
+
+    @property
+    def unclaimed(self) -> int:
+        """Messages announced and neither placed nor released."""
+        return len(self._open) + len(self._held)
+
+    def _charge(self, cost: int) -> None:
+        self._charged += cost
+        if self._charged > self._granted_credit:
+            raise PeerLostError(
+                f"the peer sent {self._charged} bytes of unclaimed messages "
+                f"where {self._granted_credit} were allowed"
+            )
+
+    def _is_new(self, number: int) -> bool:
+        return number >= self._next_id and number not in self._held
+
+    def on_eager(self, frame: Eager) -> list[IncomingMessage]:
+        """Take a small message; return what is now in turn.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        if not self._is_new(frame.message):
+            return []
+        cost = len(frame.payload) + MESSAGE_COST
+        self._charge(cost)
+        if frame.message == self._next_id and not self._held:
+            self._next_id += 1
+            self.messages_received += 1
+            return [IncomingMessage(frame, frame.payload, cost)]
+        # Held back, it must not keep the whole packet's memory.
+        payload = memoryview(bytes(frame.payload))
+        return self._arrive(frame.message, IncomingMessage(frame, payload, cost))
+
+    def on_announce(self, frame: Announce) -> list[IncomingMessage]:
+        """Take the announcement of a large message; return what is now in turn.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit or the size limit.
+        """
+        if not self._is_new(frame.message):
+            return []
+        if frame.size > self._message_limit:
+            raise PeerLostError(
+                f"the peer announced a message of {frame.size} bytes; "
+                f"Config.message_limit is {self._message_limit}"
+            )
+        self._charge(MESSAGE_COST)
+        message = IncomingMessage(frame, None, MESSAGE_COST)
+        self._open[message.id] = message
+        return self._arrive(message.id, message)
+
+    def on_withdraw(self, number: int) -> tuple[IncomingMessage | None, list[IncomingMessage]]:
+        """The sender takes a message back: return it if it was announced, and what is in turn.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        message = self._open.pop(number, None)
+        if message is not None:
+            message.withdrawn = True
+            message.destination = None
+            if number in self._held:
+                self._held[number] = None
+                self.release(message)
+                return None, []
+            return message, []
+        if not self._is_new(number):
+            return None, []
+        self._charge(MESSAGE_COST)
+        self._released += MESSAGE_COST
+        return None, self._arrive(number, None)
+
+    def _arrive(self, number: int, message: IncomingMessage | None) -> list[IncomingMessage]:
+        held = self._held
+        held[number] = message
+        in_turn: list[IncomingMessage] = []
+        while self._next_id in held:
+            following = held.pop(self._next_id)
+            self._next_id += 1
+            if following is not None:
+                self.messages_received += 1
+                in_turn.append(following)
+        return in_turn
+
+    def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
+        """Open the bytes of an announced message into `destination`; True if it is empty."""
+        self.release(message)
+        if message.size == 0:
+            self._open.pop(message.id, None)
+            return True
+        message.destination = destination
+        message.filled = RangeSet()
+        return False
+
+    def decline(self, message: IncomingMessage) -> bool:
+        """Take no more bytes of a message; False where it had ended already."""
+        self.release(message)
+        message.destination = None
+        return self._open.pop(message.id, None) is not None
+
+    def release(self, message: IncomingMessage) -> None:
+        """The message no longer waits: its credit may be given anew."""
+        self._released += message.take_cost()
+
+    def credit_due(self) -> int | None:
+        """A new cumulative limit once an eighth of the credit was released, else `None`."""
+        limit = self._released + self._credit_span
+        if limit - self._granted_credit < self._credit_span >> 3:
+            return None
+        self._granted_credit = limit
+        return limit
+
+    def slot_for(self, number: int, offset: int, size: int) -> tuple[IncomingMessage, memoryview]:
+        """Where a bulk packet belongs, before it is authenticated.
+
+        Raises:
+            Drop: nobody takes this message, or bytes there are in place already.
+        """
+        message = self._open.get(number)
+        if message is None or message.destination is None or message.filled is None:
+            raise Drop(DISCARDED)
+        end = offset + size
+        if end > message.size:
+            raise Drop(MALFORMED)
+        if message.filled.overlaps(offset, end):
+            raise Drop(OVERLAP)
+        return message, message.destination[offset:end]
+
+    def placed(self, message: IncomingMessage, offset: int, size: int) -> bool:
+        """Record authenticated bytes; True once the message is whole."""
+        filled = message.filled
+        if filled is None:
+            return False
+        filled.add(offset, offset + size)
+        if len(filled) > MAX_GAPS:
+            raise PeerLostError(f"the peer sends a message in more than {MAX_GAPS} pieces at once")
+        if filled.total < message.size:
+            return False
+        message.destination = None
+        del self._open[message.id]
+        return True
+
+    def fail(self) -> list[IncomingMessage]:
+        """The link has ended; return the messages that can no longer be placed."""
+        ended = list(self._open.values())
+        for message in ended:
+            message.withdrawn = True
+            message.destination = None
+        self._open.clear()
+        self._held.clear()
+        return ended

@@ -1,0 +1,598 @@
+"""The sealed link: bytes and the time come in, bytes and events go out (docs/spec.md 4-9).
+
+Order of calls, after quinn and aioquic: feed `receive_packet` for everything
+that arrived, then `handle_timeout` if `next_timeout` has passed, then send all
+that `poll_transmit` returns, then take all that `poll_event` returns. None of
+them blocks, and none raises for anything that came off the wire.
+
+Not thread-safe: its owner calls it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from ..config import Config
+from ..crypto.seal import KeyLimits, Opener
+from ..errors import (
+    AuthenticationError,
+    ClosedError,
+    HandshakeError,
+    KeyExhaustedError,
+    PeerError,
+    PeerLostError,
+    TransportError,
+)
+from ..wire import frames
+from ..wire.codec import MalformedError
+from ..wire.packet import (
+    BULK_HEADER,
+    BULK_OVERHEAD,
+    FIRST_BULK,
+    FIRST_FRAMES,
+    FRAMES_HEADER,
+    FRAMES_OVERHEAD,
+)
+from .congestion import CongestionController, FixedWindow
+from .drops import AUTHENTICATION, MALFORMED, STATE, Drop, Drops
+from .events import (
+    Established,
+    Event,
+    Failed,
+    MessageArrived,
+    MessageDeclined,
+    MessagePlaced,
+    MessageSealed,
+    MessageWithdrawn,
+    PathBound,
+    Warned,
+)
+from .handshake import CIPHER_SUITE, Agreement, Hello, RefusedError, Terms
+from .inbox import Inbox, IncomingMessage
+from .introduction import Introduction
+from .keys import Keys
+from .outbox import OutgoingMessage
+from .paths import PathState
+from .pathset import PathSet
+from .scheduler import LeastLoaded, Scheduler
+from .sender import Buffer, Sender, Transmit
+from .state import Input, State, next_state
+from .stats import LinkStats
+
+FAILURES_WARN: Final = 1 << 10  # openings that failed: tell the operator
+FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
+NEVER: Final = float("inf")
+
+
+class Link:
+    """One link between this node and a peer, from the first packet to the last."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        config: Config,
+        *,
+        peer: str,
+        index: int,
+        now: float,
+        hello: Hello | None = None,
+        limits: KeyLimits | None = None,
+        controller: CongestionController | None = None,
+        scheduler: Scheduler | None = None,
+    ) -> None:
+        self.peer = peer
+        self.index = index
+        self.initiator = hello is None
+        self.state = State.HANDSHAKING
+        self.drops = Drops()
+        self.handshake_seconds = 0.0
+        self._terms = terms
+        self._config = config
+        self._limits = limits or KeyLimits.for_advantage(config.advantage_exponent)
+        self._controller = controller or FixedWindow(config.window_bytes, config.window_packets)
+        self._introduction = Introduction(
+            terms, config, peer=peer, index=index, hello=hello, now=now
+        )
+        self._keys: Keys | None = None  # exists once both sides' evidence was accepted
+        self._pathset = PathSet(config, initiator=self.initiator, random=terms.random)
+        self.paths = self._pathset.all
+        self._sender = Sender(config, self.paths, self._controller, scheduler or LeastLoaded())
+        self._acknowledgements = self._sender.acknowledgements
+        self._inbox = Inbox(credit=config.unexpected_bytes, message_limit=config.message_limit)
+        self._events: deque[Event] = deque()
+        self._close_queued = False
+        self._started = now
+        self._last_received = now
+        self._last_tick = now
+        self._look_at = now  # nothing but acknowledgements and expiry is due before this
+        self._packets_received = self._bytes_received = 0
+
+    def __repr__(self) -> str:
+        return f"<Link peer={self.peer!r} {self.state.name} paths={len(self.paths)}>"
+
+    @property
+    def last_refusal(self) -> HandshakeError | None:
+        """Why the latest attempt failed, where the peer itself gave or proved the reason."""
+        return self._introduction.refusal
+
+    # --- paths -----------------------------------------------------------------------
+
+    def add_path(self, handle: object, address: str, now: float) -> PathState:
+        """Give the link a path to use; the initiator's joins as soon as the link is open."""
+        path = self._pathset.add(handle, address, now)
+        if self.state is State.OPEN:
+            self._pathset.join(path, self._send_over, now)
+        return path
+
+    def path_down(self, handle: object, reason: str, now: float) -> None:
+        """The transport lost the connection below a path, and what it held."""
+        path = self._pathset.find(handle)
+        if path is None or not path.up:
+            return
+        path.up = path.joined = False
+        path.last_failure = reason
+        self._sender.flight.abandon(path)
+        self._look_at = now
+
+    def path_up(self, handle: object, now: float) -> None:
+        """The connection below a path stands again; it has to prove itself anew."""
+        path = self._pathset.find(handle)
+        if path is None or path.up:
+            return
+        path.up = True
+        self._look_at = now
+        if self.state is State.OPEN or self.state is State.DRAINING:
+            self._pathset.join(path, self._send_over, now)
+
+    def _send_over(self, path: PathState, frame: bytes, now: float) -> None:
+        if self._keys is None:
+            return
+        try:
+            self._sender.send_over(self._keys, path, frame, now)
+        except KeyExhaustedError as error:
+            self._fail(error)
+
+    # --- handshake -------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """Start an attempt over the first path, or the next one after a failure."""
+        if self._introduction.attempts:
+            self.state = next_state(self.state, Input.ATTEMPT_RENEWED)
+        path = self.paths[self._introduction.attempts % len(self.paths)]
+        self._sender.send_bare(path.handle, self._introduction.begin(now))
+        self._look_at = self._introduction.due
+
+    def _receive_handshake(
+        self, handle: object, packet: memoryview, now: float, address: str
+    ) -> None:
+        try:
+            answers, agreement = self._introduction.receive(packet, now)
+        except RefusedError as error:
+            self._sender.send_bare(handle, error.answer)
+            raise
+        finally:
+            self._look_at = now
+        for answer in answers:
+            self._sender.send_bare(handle, answer)
+        if self.state is State.HANDSHAKING and self._introduction.transcript_agreed:
+            self.state = next_state(self.state, Input.TRANSCRIPT_AGREED)
+        if agreement is not None and self._keys is None:
+            self._adopt(agreement, handle, address, now)
+
+    def _adopt(self, agreement: Agreement, handle: object, address: str, now: float) -> None:
+        """Both sides' evidence is accepted: from here on there are application keys."""
+        config = self._config
+        self._keys = Keys(
+            self._terms,
+            agreement,
+            index=self.index,
+            initiator=self.initiator,
+            limits=self._limits,
+            interval=config.rehandshake_interval,
+            now=now,
+        )
+        self._sender.open(config, agreement)
+        self._last_received = now
+        if not self.initiator:
+            # The connection that brought the last message is the one that works.
+            if self._pathset.bind(0, handle, address, self._sender.flight, now):
+                self._events.append(PathBound(index=0, handle=handle))
+            self.state = next_state(self.state, Input.EVIDENCE_ACCEPTED_AS_RESPONDER)
+            return
+        path = self._pathset.find(handle)
+        if path is not None:
+            path.joined = True
+        self.state = next_state(self.state, Input.EVIDENCE_ACCEPTED_AS_INITIATOR)
+        # The first packet under application keys confirms them to the responder;
+        # a CREDIT frame is repeated until acknowledged.
+        self._sender.outbox.control(frames.encode_credit(config.unexpected_bytes))
+        self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.handshake_seconds = now - self._started
+        self._events.append(Established(peer=self.peer))
+        if self.initiator:
+            # Also over the handshake's own path: to the responder its index may be another.
+            for path in self.paths:
+                if path.up:
+                    self._pathset.join(path, self._send_over, now)
+
+    def renew(self, now: float) -> None:
+        """Take fresh keys by a new handshake inside the living link (docs/spec.md 6.5)."""
+        if self._keys is not None:
+            message = self._keys.begin_renewal(now)
+            self._sender.outbox.control(frames.encode_handshake(message))
+
+    # --- messages --------------------------------------------------------------------
+
+    def send(
+        self, data: memoryview, description: bytes, *, context: int, tag: int
+    ) -> OutgoingMessage:
+        """Queue a message of flat bytes.
+
+        Its stage says whether the buffer is free already; if not, `MessageSealed`
+        or `MessageDeclined` will.
+
+        Raises:
+            ClosedError: the link is not open.
+        """
+        if self.state is not State.OPEN:
+            raise ClosedError(f"link to {self.peer!r} is {self.state.name.lower()}")
+        return self._sender.outbox.post(data, description, context, tag)
+
+    def withdraw(self, message: OutgoingMessage) -> bool:
+        """Take back a message whose buffer is not free; False where it is too late."""
+        return self.state is not State.CLOSED and self._sender.outbox.withdraw(message)
+
+    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
+        """Open an announced message's bytes into `destination`, which has its exact size."""
+        if self._inbox.accept(message, destination):
+            self._events.append(MessagePlaced(message))
+        self._sender.outbox.control(frames.encode_grant(message.id, message.size))
+        self._give_credit()
+
+    def release(self, message: IncomingMessage) -> None:
+        """A small message was consumed: its credit may be used again."""
+        self._inbox.release(message)
+        self._give_credit()
+
+    def decline(self, message: IncomingMessage) -> None:
+        """Take no further byte of an announced message; its sender is told."""
+        if self.state is not State.CLOSED and self._inbox.decline(message):
+            self._sender.outbox.control(frames.encode_decline(message.id))
+            self._give_credit()
+
+    def _give_credit(self) -> None:
+        limit = self._inbox.credit_due()
+        if limit is not None and self.state is not State.CLOSED:
+            self._sender.outbox.control(frames.encode_credit(limit))
+
+    @property
+    def last_message(self) -> int:
+        """Id of the message queued last; -1 before the first."""
+        return self._sender.outbox.last_id
+
+    @property
+    def settled_through(self) -> int:
+        """Every message up to this id was delivered and acknowledged, or has ended."""
+        return self._sender.outbox.settled_through
+
+    # --- receiving -------------------------------------------------------------------
+
+    def receive_packet(self, handle: object, packet: Buffer, now: float, address: str = "") -> None:
+        """Take a packet that came over `handle`; hostile ones are dropped and counted."""
+        view = packet if isinstance(packet, memoryview) else memoryview(packet)
+        try:
+            if self.state is State.CLOSED or not len(view):
+                raise Drop(STATE)
+            first = view[0]
+            if first == FIRST_FRAMES:
+                self._receive_frames(handle, view, now, address)
+            elif first == FIRST_BULK:
+                self._receive_bulk(handle, view, now)
+            elif self._keys is None or self.state is State.CONFIRMING:
+                self._receive_handshake(handle, view, now, address)
+            else:
+                raise Drop(STATE)
+        except Drop as drop:
+            self.drops[drop.cause] += 1
+        except (PeerError, KeyExhaustedError) as error:
+            self.abort(error)
+
+    def _fresh(self, keys: Keys | None, number: int) -> Keys:
+        """The keys to open packet `number` with; a number seen before goes no further."""
+        if keys is None:
+            raise Drop(STATE)
+        cause = keys.opener.verdict(number)
+        if cause is not None:
+            raise Drop(cause)
+        return keys
+
+    def _receive_frames(self, handle: object, packet: memoryview, now: float, address: str) -> None:
+        if len(packet) < FRAMES_OVERHEAD:
+            raise Drop(MALFORMED)
+        number = FRAMES_HEADER.unpack_from(packet)[4]
+        keys = self._fresh(self._keys, number)
+        try:
+            payload = keys.opener.open_frames(packet)
+        except AuthenticationError:
+            self._opening_failed(keys.opener, now)
+            raise Drop(AUTHENTICATION) from None
+        self._opened(handle, number, len(packet), now)
+        elicits = False
+        try:
+            for frame in frames.decode(payload):
+                if type(frame) is frames.Ack:
+                    if frame.floor:
+                        self._acknowledgements.forget_below(frame.floor)
+                        keys.opener.forget_before(frame.floor)
+                    self._sender.on_ack(frame.ranges, now)
+                else:
+                    elicits = True
+                    self._on_frame(frame, keys, handle, address, now)
+        except MalformedError:
+            raise Drop(MALFORMED) from None
+        finally:
+            if elicits:
+                self._acknowledgements.owe(len(packet), now)
+
+    def _receive_bulk(self, handle: object, packet: memoryview, now: float) -> None:
+        size = len(packet) - BULK_OVERHEAD
+        if size <= 0:
+            raise Drop(MALFORMED)
+        _, _, _, _, number, message_id, offset = BULK_HEADER.unpack_from(packet)
+        keys = self._fresh(self._keys, number)
+        refused: Drop | None = None
+        message: IncomingMessage | None = None
+        try:
+            message, destination = self._inbox.slot_for(message_id, offset, size)
+        except Drop as drop:
+            # Opened all the same, aside: if it is authentic its sender needs the ack.
+            refused, destination = drop, memoryview(bytearray(size))
+        try:
+            keys.opener.open_bulk_into(packet, destination)
+        except AuthenticationError:
+            self._opening_failed(keys.opener, now)
+            raise Drop(AUTHENTICATION) from None
+        self._opened(handle, number, len(packet), now)
+        self._acknowledgements.now_due = True
+        if refused is not None or message is None:
+            raise refused or Drop(STATE)
+        if self._inbox.placed(message, offset, size):
+            self._events.append(MessagePlaced(message))
+
+    def _opened(self, handle: object, number: int, size: int, now: float) -> None:
+        """A packet was authentic: the peer lives, and this path leads from it."""
+        self._last_received = now
+        self._packets_received += 1
+        self._bytes_received += size
+        self._acknowledgements.received(number)
+        path = self._pathset.find(handle)
+        if path is not None:
+            path.packets_received += 1
+            path.bytes_received += size
+        if self.state is State.CONFIRMING:
+            self.state = next_state(self.state, Input.CONFIRMED)
+            self._look_at = now
+            self._open(now)
+
+    def _opening_failed(self, opener: Opener, now: float) -> None:
+        failures = opener.failures
+        if failures == FAILURES_WARN:
+            self._events.append(
+                Warned(text=f"{failures} packets for the link to {self.peer!r} did not open")
+            )
+        if failures % FAILURES_RENEW == 0 and self.state is State.OPEN:
+            self.renew(now)
+
+    def _on_frame(
+        self, frame: frames.Frame, keys: Keys, handle: object, address: str, now: float
+    ) -> None:
+        events, outbox = self._events, self._sender.outbox
+        match frame:
+            case frames.Eager():
+                events.extend(map(MessageArrived, self._inbox.on_eager(frame)))
+            case frames.Announce():
+                events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
+            case frames.Grant():
+                finished = outbox.on_grant(frame.message, frame.limit)
+                if finished is not None:
+                    events.append(MessageSealed(finished))
+            case frames.Credit():
+                events.extend(map(MessageSealed, outbox.on_credit(frame.limit)))
+            case frames.Withdraw():
+                withdrawn, in_turn = self._inbox.on_withdraw(frame.message)
+                if withdrawn is not None:
+                    events.append(MessageWithdrawn(withdrawn))
+                events.extend(map(MessageArrived, in_turn))
+                self._give_credit()
+            case frames.Decline():
+                declined = outbox.on_decline(frame.message)
+                if declined is not None:
+                    events.append(MessageDeclined(declined))
+            case frames.Join():
+                path, bound = self._pathset.on_join(
+                    frame, handle, address, self._sender.flight, now
+                )
+                if bound:
+                    events.append(PathBound(index=path.index, handle=handle))
+                self._send_over(path, frames.encode_joined(frame.index, frame.challenge), now)
+            case frames.Joined():
+                self._pathset.on_joined(frame, handle)
+            case frames.Handshake():
+                answers = keys.receive_renewal(frame.body, now)
+                # In one packet, because packets may overtake each other.
+                outbox.control(b"".join(map(frames.encode_handshake, answers)))
+            case frames.Close():
+                # Acknowledged ahead of the end, so that the peer need not wait.
+                self._sender.send_ack(keys)
+                error = PeerLostError(f"peer {self.peer!r} closed the link")
+                self._end(Input.PEER_CLOSED, error)
+            case _:
+                pass  # a PING only wants its acknowledgement
+
+    # --- sending ---------------------------------------------------------------------
+
+    def poll_transmit(self, now: float) -> Transmit | None:
+        """The next packet to send, or `None`; call until it returns `None`."""
+        state, sender = self.state, self._sender
+        if state is not State.OPEN and (state is not State.DRAINING or self._drained()):
+            return sender.next_raw()
+        if self._keys is None:
+            return None
+        try:
+            transmit = sender.poll(self._keys, now)
+        except KeyExhaustedError as error:
+            self._fail(error)
+            return None
+        if sender.sealed:
+            self._events.extend(map(MessageSealed, sender.sealed))
+            sender.sealed.clear()
+        return transmit
+
+    def _drained(self) -> bool:
+        """Once everything is delivered, say goodbye; its acknowledgement ends the link."""
+        if not self._sender.idle:
+            return False
+        if self._close_queued:
+            self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
+            return True
+        self._close_queued = True
+        self._sender.outbox.control(frames.encode_close(0))
+        return False
+
+    @property
+    def has_events(self) -> bool:
+        """Whether `poll_event` would return one."""
+        return bool(self._events)
+
+    def poll_event(self) -> Event | None:
+        """The next event, or `None`."""
+        return self._events.popleft() if self._events else None
+
+    # --- time ------------------------------------------------------------------------
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` wants to be called, or earlier; infinity once closed."""
+        if self.state is State.CLOSED:
+            return NEVER
+        return min(self._look_at, self._acknowledgements.due, self._sender.expires_after)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due: acknowledge, repeat, probe, renew keys, give up."""
+        if self.state is State.CLOSED:
+            return
+        if self._keys is None or self.state is State.CONFIRMING:
+            self._handshake_timeout(now)
+            return
+        if now >= self._acknowledgements.due:
+            self._acknowledgements.now_due = True
+            self._acknowledgements.due = NEVER
+        if now >= self._look_at or now >= self._sender.expires_after:
+            self._look_around(self._keys, now)
+
+    def _look_around(self, keys: Keys, now: float) -> None:
+        """Check everything that has a deadline, and find out when to do so again."""
+        config = self._config
+        if now - self._last_tick > 2 * config.heartbeat_interval:
+            # This side stood still. The peer's packets may be waiting to be read.
+            grace = now - config.peer_timeout + 2 * config.heartbeat_interval
+            self._last_received = max(self._last_received, grace)
+        self._last_tick = now
+        if now - self._last_received >= config.peer_timeout:
+            silence = now - self._last_received
+            self._fail(PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s"))
+            return
+        if now >= keys.renew_at and self.state is State.OPEN:
+            self.renew(now)
+        # The next look is at most a heartbeat away, so that standing still is noticed.
+        due = min(
+            self._last_received + config.peer_timeout,
+            keys.renew_at,
+            now + config.heartbeat_interval,
+        )
+        flight, expires = self._sender.flight, NEVER
+        for path in self.paths:
+            flight.expire(path, now, config.retransmit_min, config.retransmit_max)
+            if not path.in_flight and now >= self._pathset.due(path):
+                self._pathset.probe(path, self._send_over, now)
+            deadline = flight.deadline(path, config.retransmit_min, config.retransmit_max)
+            if deadline is not None:
+                expires = min(expires, deadline)
+            else:
+                due = min(due, self._pathset.due(path))
+        self._look_at = due
+        self._sender.expires_after = expires
+
+    def _handshake_timeout(self, now: float) -> None:
+        self._look_at = self._introduction.due
+        if now < self._look_at:
+            return
+        if self.initiator:
+            self.begin(now)
+        else:
+            self._fail(HandshakeError(f"{self.peer!r} began a handshake and never finished it"))
+
+    # --- the end ---------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Deliver what was sent, then end; a link that is not open ends at once."""
+        if self.state is State.OPEN:
+            self.state = next_state(self.state, Input.LOCAL_CLOSE)
+        elif self.state is not State.DRAINING:
+            self.abort(ClosedError(f"link to {self.peer!r} was closed"))
+
+    def abort(self, error: TransportError) -> None:
+        """End now: the peer is told once, if it can be, and nothing is waited for."""
+        if self.state is State.OPEN or self.state is State.DRAINING:
+            path = self._sender.any_path()
+            if path is not None:
+                self._send_over(path, frames.encode_close(1), self._last_tick)
+        self._fail(error)
+
+    def _fail(self, error: TransportError) -> None:
+        self._end(Input.FAILED, error)
+
+    def _end(self, cause: Input, error: TransportError) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = next_state(self.state, cause)
+        self._events.append(
+            Failed(
+                error=error,
+                outgoing=tuple(self._sender.outbox.fail()),
+                incoming=tuple(self._inbox.fail()),
+            )
+        )
+        self._sender.flight.clear()
+        if self._keys is not None:
+            self._keys.drop()
+
+    def stats(self) -> LinkStats:
+        """A snapshot of counters and estimates."""
+        paths = tuple(path.stats() for path in self.paths)
+        trips = [path.rtt for path in paths if path.rtt is not None and path.state == "usable"]
+        keys, sender = self._keys, self._sender
+        return LinkStats(
+            peer=self.peer,
+            state=self.state.name.lower(),
+            cipher_suite=CIPHER_SUITE,
+            generation=keys.renewals if keys else 0,
+            epoch=keys.sealer.epoch if keys else 0,
+            handshake_seconds=self.handshake_seconds,
+            rtt=min(trips, default=None),
+            bytes_sent=sender.bare_bytes + sum(path.bytes_sent for path in paths),
+            bytes_received=self._bytes_received,
+            packets_sent=sender.bare_packets + sum(path.packets_sent for path in paths),
+            packets_received=self._packets_received,
+            messages_sent=sender.outbox.messages_sent,
+            messages_received=self._inbox.messages_received,
+            retransmissions=sender.flight.retransmissions,
+            in_flight_bytes=sender.flight.bytes,
+            in_flight_packets=len(sender.flight),
+            window_bytes=self._controller.window_bytes,
+            unclaimed_messages=self._inbox.unclaimed,
+            drops=dict(self.drops),
+            paths=paths,
+        )

@@ -1,0 +1,298 @@
+"""Messages on their way out: order, credit, eager and rendezvous (docs/spec.md 8).
+
+Message ids rise by one and frames announce them in that order, which is the
+order the receiver matches in. A small message is copied behind its EAGER head
+into the draft of the next packet. A large one is announced; its bytes stay in
+the caller's memory until the receiver grants them and a bulk packet seals them
+from there. Every unclaimed message costs credit, so a receiver that does not
+receive makes the sender wait instead of running out of memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from ..wire import frames
+
+MESSAGE_COST: Final = 256  # credit an unclaimed message takes beside its payload
+
+
+class Stage(Enum):
+    """How far an outgoing message has come."""
+
+    WAITING = auto()  # for credit
+    ANNOUNCED = auto()  # its grant is awaited, or its bytes are being sealed
+    SEALED = auto()  # the caller's buffer is free
+    ENDED = auto()  # withdrawn, declined, or the link failed
+
+
+class OutgoingMessage:
+    """One message as its sender's link sees it; `owner` is the node's business."""
+
+    __slots__ = (
+        "context",
+        "data",
+        "description",
+        "granted",
+        "id",
+        "offset",
+        "owner",
+        "size",
+        "stage",
+        "tag",
+    )
+
+    def __init__(
+        self, number: int, data: memoryview, description: bytes, context: int, tag: int
+    ) -> None:
+        self.id = number
+        self.data: memoryview | None = data
+        self.size = len(data)
+        self.description = description
+        self.context = context
+        self.tag = tag
+        self.stage = Stage.WAITING
+        self.offset = 0  # bytes sealed so far
+        self.granted = 0  # bytes the receiver is ready for
+        self.owner: object = None
+
+
+class Draft:
+    """The frames of a packet that is not sealed yet."""
+
+    __slots__ = ("frames", "messages", "urgent")
+
+    def __init__(self) -> None:
+        self.frames = bytearray()
+        self.messages: list[int] = []  # eager messages inside
+        self.urgent = False  # holds a control frame, which never waits for company
+
+
+class Outbox:
+    """Everything a link has been given to send and has not sealed."""
+
+    __slots__ = (
+        "_announced",
+        "_capacity",
+        "_credit",
+        "_eager_limit",
+        "_eager_reserve",
+        "_next_id",
+        "_spent",
+        "_unsettled",
+        "_waiting",
+        "drafts",
+        "messages_sent",
+        "sealing",
+    )
+
+    def __init__(self, *, eager_limit: int, capacity: int, credit: int) -> None:
+        self._eager_limit = eager_limit
+        self._capacity = capacity  # bytes of frames in one packet
+        self._credit = credit  # what unclaimed messages may cost, over the link's life
+        self._spent = 0
+        # Half of the credit is kept for announcements, so that a receiver which
+        # waits for a later message still learns of it behind unclaimed small ones.
+        self._eager_reserve = credit >> 1
+        self._next_id = 0
+        self._waiting: deque[OutgoingMessage] = deque()
+        self._announced: dict[int, OutgoingMessage] = {}
+        self._unsettled: dict[int, int] = {}  # message id -> parts not acknowledged, ascending
+        self.drafts: deque[Draft] = deque()
+        self.sealing: deque[OutgoingMessage] = deque()
+        """Granted messages with bytes left to seal; served in turn, a packet each."""
+        self.messages_sent = 0
+
+    def post(self, data: memoryview, description: bytes, context: int, tag: int) -> OutgoingMessage:
+        """Take a message; where its stage comes back SEALED its buffer is free already."""
+        message = OutgoingMessage(self._next_id, data, description, context, tag)
+        self._next_id += 1
+        self._unsettled[message.id] = 1
+        self.messages_sent += 1
+        if self._waiting or not self._admit(message):
+            self._waiting.append(message)
+        return message
+
+    def _admit(self, message: OutgoingMessage) -> bool:
+        """Emit the message's first frame if credit allows it."""
+        left = self._credit - self._spent
+        size = message.size
+        eager = message.stage is Stage.WAITING and size <= self._eager_limit
+        if eager and size + MESSAGE_COST <= left - self._eager_reserve:
+            self._spent += size + MESSAGE_COST
+            self._emit_eager(message)
+            return True
+        if left < MESSAGE_COST:
+            return False
+        self._spent += MESSAGE_COST
+        if message.stage is Stage.ENDED:
+            self.control(frames.encode_withdraw(message.id))
+            return True
+        self._emit_announcement(message)
+        return True
+
+    def _emit_eager(self, message: OutgoingMessage) -> None:
+        head = frames.encode_eager_head(
+            message.id, message.context, message.tag, message.description, message.size
+        )
+        draft = self._draft_for(len(head) + message.size)
+        draft.frames += head
+        if message.data is not None and message.size:
+            draft.frames += message.data
+        draft.messages.append(message.id)
+        message.data = None
+        message.offset = message.size
+        message.stage = Stage.SEALED
+
+    def _emit_announcement(self, message: OutgoingMessage) -> None:
+        self.control(
+            frames.encode_announce(
+                message.id, message.context, message.tag, message.description, message.size
+            )
+        )
+        message.stage = Stage.ANNOUNCED
+        self._announced[message.id] = message
+
+    def _draft_for(self, size: int) -> Draft:
+        if not self.drafts or len(self.drafts[-1].frames) + size > self._capacity:
+            self.drafts.append(Draft())
+        return self.drafts[-1]
+
+    def control(self, frame: bytes) -> None:
+        """Queue frames that are repeated until acknowledged and never wait; one packet has all."""
+        if not frame:
+            return
+        draft = self._draft_for(len(frame))
+        draft.frames += frame
+        draft.urgent = True
+
+    def on_credit(self, limit: int) -> list[OutgoingMessage]:
+        """The receiver has room for more; credit never shrinks.
+
+        Returns the waiting messages whose buffers that frees.
+        """
+        self._credit = max(self._credit, limit)
+        waiting = self._waiting
+        freed: list[OutgoingMessage] = []
+        while waiting and self._admit(waiting[0]):
+            message = waiting.popleft()
+            if message.stage is Stage.SEALED:
+                freed.append(message)
+        return freed
+
+    def on_grant(self, number: int, limit: int) -> OutgoingMessage | None:
+        """The receiver takes bytes of a message below `limit`.
+
+        Returns the message where that finishes it at once, because it is empty.
+        """
+        message = self._announced.get(number)
+        if message is None or limit <= message.granted:
+            if message is None or message.size or message.stage is Stage.SEALED:
+                return None
+            self._seal_finished(message)
+            return message
+        if message.offset >= message.granted:
+            self.sealing.append(message)
+        message.granted = min(limit, message.size)
+        return None
+
+    def on_decline(self, number: int) -> OutgoingMessage | None:
+        """The receiver takes no more of a message; return it if it was under way."""
+        message = self._announced.get(number)
+        if message is not None:
+            self._end(message)
+        return message
+
+    def withdraw(self, message: OutgoingMessage) -> bool:
+        """Take a message back unless its buffer is already free; tell the peer if it knows."""
+        if message.stage is Stage.WAITING:
+            # It keeps its turn: ids must arrive without a gap.
+            message.stage = Stage.ENDED
+            message.data = None
+            self._unsettled.pop(message.id, None)
+            return True
+        if message.stage is not Stage.ANNOUNCED:
+            return False
+        self._end(message)
+        self.control(frames.encode_withdraw(message.id))
+        return True
+
+    def _end(self, message: OutgoingMessage) -> None:
+        message.stage = Stage.ENDED
+        message.data = None
+        del self._announced[message.id]
+        if message in self.sealing:
+            self.sealing.remove(message)
+        self._unsettled.pop(message.id, None)
+
+    def next_piece(self, limit: int) -> tuple[OutgoingMessage, int, memoryview] | None:
+        """The next piece of at most `limit` bytes to seal: message, offset and bytes."""
+        if not self.sealing:
+            return None
+        message = self.sealing[0]
+        assert message.data is not None  # ended messages leave the queue at once
+        end = min(message.offset + limit, message.granted)
+        return message, message.offset, message.data[message.offset : end]
+
+    def piece_sealed(self, message: OutgoingMessage, size: int) -> bool:
+        """Record that the piece last returned was sealed; True when that was the last one."""
+        message.offset += size
+        self._unsettled[message.id] += 1
+        self.sealing.popleft()
+        if message.offset >= message.size:
+            self._seal_finished(message)
+            return True
+        if message.offset < message.granted:
+            self.sealing.append(message)
+        return False
+
+    def _seal_finished(self, message: OutgoingMessage) -> None:
+        message.stage = Stage.SEALED
+        message.data = None
+        del self._announced[message.id]
+        self.settle((message.id,))
+
+    def settle(self, numbers: Sequence[int]) -> None:
+        """One part of each of these messages was acknowledged."""
+        unsettled = self._unsettled
+        for number in numbers:
+            parts = unsettled.get(number)
+            if parts is None:
+                continue
+            if parts > 1:
+                unsettled[number] = parts - 1
+            else:
+                del unsettled[number]
+
+    @property
+    def last_id(self) -> int:
+        """Id of the message posted last; -1 where none was."""
+        return self._next_id - 1
+
+    @property
+    def settled_through(self) -> int:
+        """Every message up to this id has ended or was acknowledged whole."""
+        for number in self._unsettled:
+            return number - 1
+        return self._next_id - 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sealed or granted."""
+        return not (self.drafts or self._waiting or self._announced)
+
+    def fail(self) -> list[OutgoingMessage]:
+        """The link has ended: forget everything; return the messages whose buffers were held."""
+        ended = [*self._waiting, *self._announced.values()]
+        for message in ended:
+            message.stage = Stage.ENDED
+            message.data = None
+        self._waiting.clear()
+        self._announced.clear()
+        self._unsettled.clear()
+        self.sealing.clear()
+        self.drafts.clear()
+        return ended

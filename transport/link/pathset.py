@@ -1,0 +1,112 @@
+"""The paths of one link: how they are proven, probed, lost and found again (docs/spec.md 9).
+
+The initiator opens paths and challenges the peer over each with a sealed JOIN;
+the answer must come back over the same path. A path that has been silent is
+asked for a sign of life; one that lost packets is asked more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..config import Config
+from ..wire import frames
+from .drops import STATE, Drop
+from .flight import Flight
+from .paths import PathState
+
+MAX_PATHS: Final = 64
+
+SendOver = Callable[[PathState, bytes, float], None]
+
+
+class PathSet:
+    """Path states by index and by the transport's handle."""
+
+    def __init__(self, config: Config, *, initiator: bool, random: Callable[[int], bytes]) -> None:
+        self._config = config
+        self._initiator = initiator
+        self._random = random
+        self.all: list[PathState] = []
+        self._by_handle: dict[object, PathState] = {}
+
+    def find(self, handle: object) -> PathState | None:
+        """The path that packets over `handle` belong to."""
+        return self._by_handle.get(handle)
+
+    def add(self, handle: object, address: str, now: float) -> PathState:
+        """A new path, not proven yet."""
+        path = PathState(len(self.all), handle, address, now)
+        self.all.append(path)
+        self._by_handle[handle] = path
+        return path
+
+    def join(self, path: PathState, send_over: SendOver, now: float) -> None:
+        """Challenge the peer over a path of ours."""
+        path.challenge = self._random(16)
+        send_over(path, frames.encode_join(path.index, path.challenge), now)
+
+    def bind(self, index: int, handle: object, address: str, flight: Flight, now: float) -> bool:
+        """Path `index` leads over `handle` from now on; False where it did already.
+
+        A handle belongs to one path: the one that it belonged to before is down.
+        """
+        while len(self.all) <= index:
+            self.all.append(PathState(len(self.all), None, "", now))
+        path = self.all[index]
+        path.up = path.joined = True
+        if path.handle is handle:
+            return False
+        other = self._by_handle.get(handle)
+        if other is not None:
+            other.handle, other.up, other.joined = None, False, False
+            flight.abandon(other)
+        flight.abandon(path)
+        self._by_handle.pop(path.handle, None)
+        path.handle, path.address = handle, address
+        self._by_handle[handle] = path
+        return True
+
+    def on_join(
+        self, frame: frames.Join, handle: object, address: str, flight: Flight, now: float
+    ) -> tuple[PathState, bool]:
+        """The caller reaches us over `handle`; return the path and whether it is bound anew.
+
+        Raises:
+            Drop: only the initiator opens paths, and only so many.
+        """
+        if self._initiator or frame.index >= MAX_PATHS:
+            raise Drop(STATE)
+        bound = self.bind(frame.index, handle, address, flight, now)
+        return self.all[frame.index], bound
+
+    def on_joined(self, frame: frames.Joined, handle: object) -> None:
+        """The peer returned a challenge.
+
+        Raises:
+            Drop: not the one sent over this path, or not over this path.
+        """
+        path = self._by_handle.get(handle)
+        if path is None or path.index != frame.index or path.challenge != frame.challenge:
+            raise Drop(STATE)
+        path.challenge = None
+        path.joined = True
+
+    def due(self, path: PathState) -> float:
+        """When an idle path is next asked for a sign of life."""
+        if not path.up or (not path.joined and not self._initiator):
+            return float("inf")
+        config = self._config
+        if path.joined and not path.suspected:
+            return path.last_sent + config.heartbeat_interval
+        wait = config.retransmit_min * path.backoff
+        return path.last_sent + min(wait, config.heartbeat_interval)
+
+    def probe(self, path: PathState, send_over: SendOver, now: float) -> None:
+        """Ask for a sign of life, or for admission once more."""
+        if path.joined:
+            send_over(path, frames.encode_ping(), now)
+        else:
+            path.suspect("no answer to a challenge")
+            self.join(path, send_over, now)

@@ -1,0 +1,270 @@
+"""The way out: what leaves next, sealed, over which path (docs/spec.md 7 and 8).
+
+1 packets that bypass the flight: handshakes, and frames that mean one path
+2 lost packets, the same bytes again over another path
+3 the draft of small messages and control frames
+4 a piece of a large message, sealed straight from its owner's memory
+5 an acknowledgement, where nothing above carried it
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from ..config import Config
+from ..wire import frames
+from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD
+from .acknowledgement import Acknowledgements
+from .congestion import CongestionController
+from .flight import Flight, Packet
+from .handshake import Agreement
+from .keys import Keys
+from .outbox import Outbox, OutgoingMessage
+from .paths import PathState
+from .pool import SlotPool
+from .scheduler import Scheduler
+
+COALESCE_PACKETS: Final = 32  # with this many packets in flight, small drafts wait for company
+COALESCE_BYTES: Final = 8 * 1024  # unless they have grown to this
+COPY_BELOW: Final = 64 * 1024  # a smaller packet is cheaper to copy than to keep stable
+DATA_SPAN: Final = 4096  # numbers between the oldest packet in flight and the newest
+ACK_SPAN: Final = 8000  # the same for bare acknowledgements; less than the replay window
+EAGER_RESERVE: Final = frames.EAGER_OVERHEAD + frames.MAX_DESCRIPTION
+ACK_RESERVE: Final = frames.MAX_ACK  # a packet has room for an acknowledgement at its end
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Transmit(NamedTuple):
+    """Bytes to send over the transport's path `handle`."""
+
+    handle: object
+    data: Buffer
+    stable: bool
+    """The memory is not written again before the packet is acknowledged: no copy is needed."""
+
+
+def frames_capacity(config: Config) -> int:
+    """Bytes of frames in one packet: a whole eager message, at least 16 KiB, and an ACK."""
+    return max(config.eager_limit + EAGER_RESERVE, 16 * 1024) + ACK_RESERVE
+
+
+def packet_limit(config: Config) -> int:
+    """The largest packet that a node of this configuration takes, in bytes."""
+    return max(config.packet_payload + BULK_OVERHEAD, frames_capacity(config) + FRAMES_OVERHEAD)
+
+
+class Sender:
+    """Everything a link has to send, and the packets of it that are in flight."""
+
+    __slots__ = (
+        "_controller",
+        "_paths",
+        "_piece_limit",
+        "_pool",
+        "_raw",
+        "_retransmit_min",
+        "_scheduler",
+        "acknowledgements",
+        "bare_bytes",
+        "bare_packets",
+        "expires_after",
+        "flight",
+        "outbox",
+        "sealed",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        paths: list[PathState],
+        controller: CongestionController,
+        scheduler: Scheduler,
+    ) -> None:
+        self._paths = paths
+        self._controller = controller
+        self._scheduler = scheduler
+        self._retransmit_min = config.retransmit_min
+        self._raw: deque[Transmit] = deque()
+        self._pool = SlotPool(config.packet_payload + BULK_OVERHEAD, config.spare_slots)
+        self._piece_limit = config.packet_payload
+        self.flight = Flight(controller)
+        self.acknowledgements = Acknowledgements(config.acknowledge_after)
+        # Before the handshake the peer has given no credit.
+        self.outbox = Outbox(eager_limit=0, capacity=0, credit=0)
+        self.sealed: list[OutgoingMessage] = []
+        """Messages whose last byte was sealed since the owner last looked."""
+        self.expires_after = float("inf")
+        """No packet in flight expires before this."""
+        self.bare_packets = self.bare_bytes = 0  # sent outside the flight
+
+    def open(self, config: Config, agreement: Agreement) -> None:
+        """The peer's limits are known: messages may be posted."""
+        taken = min(frames_capacity(config), agreement.peer_packet_limit - FRAMES_OVERHEAD)
+        capacity = taken - ACK_RESERVE
+        self._piece_limit = min(config.packet_payload, agreement.peer_packet_limit - BULK_OVERHEAD)
+        self.outbox = Outbox(
+            eager_limit=min(config.eager_limit, capacity - EAGER_RESERVE),
+            capacity=capacity,
+            credit=agreement.peer_credit,
+        )
+
+    def send_bare(self, handle: object, data: Buffer) -> None:
+        """Send a packet that is not tracked."""
+        self.bare_packets += 1
+        self.bare_bytes += len(data)
+        self._raw.append(Transmit(handle, data, False))
+
+    def send_over(self, keys: Keys, path: PathState, frame: bytes, now: float) -> None:
+        """Seal a frame that means this very path; it is never repeated elsewhere.
+
+        Raises:
+            KeyExhaustedError: the hard limit of the key is reached.
+        """
+        number, data = keys.sealer.seal_frames(frame)
+        packet = Packet(number, data, slot=None, messages=(), reliable=False)
+        self._sent(packet, path, now)
+        self._raw.append(Transmit(path.handle, data, False))
+
+    def send_ack(self, keys: Keys) -> None:
+        """Queue an acknowledgement ahead of everything else."""
+        path = self.any_path()
+        if path is not None:
+            self._raw.append(Transmit(path.handle, self._bare_ack(keys), False))
+
+    def any_path(self) -> PathState | None:
+        """A path for a packet that is not tracked."""
+        return self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
+
+    def next_raw(self) -> Transmit | None:
+        """The next packet that bypasses the flight."""
+        return self._raw.popleft() if self._raw else None
+
+    def poll(self, keys: Keys, now: float) -> Transmit | None:
+        """Seal and return the next packet; None where nothing may leave now.
+
+        Raises:
+            KeyExhaustedError: the hard limit of the key is reached.
+        """
+        if self._raw:
+            return self._raw.popleft()
+        if self.flight.lost:
+            repeated = self._repeat(now)
+            if repeated is not None:
+                return repeated
+        outbox = self.outbox
+        if outbox.drafts:
+            sealed = self._seal_draft(keys, now)
+            if sealed is not None:
+                return sealed
+        if outbox.sealing:
+            sealed = self._seal_piece(keys, now)
+            if sealed is not None:
+                return sealed
+        return self._seal_ack(keys) if self.acknowledgements.now_due else None
+
+    def _sent(self, packet: Packet, path: PathState, now: float) -> None:
+        self.flight.sent(packet, path, now)
+        expires = now + self._retransmit_min
+        if expires < self.expires_after:
+            self.expires_after = expires
+
+    def _repeat(self, now: float) -> Transmit | None:
+        packet = self.flight.next_lost()
+        if packet is None:
+            return None
+        path = self._scheduler.choose(self._paths, packet.size, now, avoid=packet.lost_by)
+        if path is None:
+            return None
+        self.flight.lost.popleft()
+        self._sent(packet, path, now)
+        return Transmit(path.handle, packet.data, packet.size >= COPY_BELOW)
+
+    def _way_for(self, keys: Keys, size: int, now: float) -> PathState | None:
+        """A path for a new packet of `size` bytes, if it may be in flight too."""
+        flight = self.flight
+        if not self._controller.admits(size, flight.bytes, len(flight)):
+            return None
+        number = keys.sealer.next_number
+        if number - flight.floor(number) >= DATA_SPAN:
+            return None
+        return self._scheduler.choose(self._paths, size, now)
+
+    def _seal_draft(self, keys: Keys, now: float) -> Transmit | None:
+        drafts = self.outbox.drafts
+        draft = drafts[0]
+        frames_size = len(draft.frames)
+        if (
+            frames_size < COALESCE_BYTES
+            and not draft.urgent
+            and len(self.flight) >= COALESCE_PACKETS
+            and len(drafts) == 1
+        ):
+            return None
+        path = self._way_for(keys, frames_size + FRAMES_OVERHEAD, now)
+        if path is None:
+            return None
+        keys.change(self.flight)
+        drafts.popleft()
+        if self.acknowledgements.now_due:
+            floor = self.flight.floor(keys.sealer.next_number)
+            draft.frames += self.acknowledgements.frame(floor)
+        number, data = keys.sealer.seal_frames(draft.frames)
+        packet = Packet(number, data, slot=None, messages=draft.messages, reliable=True)
+        self._sent(packet, path, now)
+        return Transmit(path.handle, data, packet.size >= COPY_BELOW)
+
+    def _seal_piece(self, keys: Keys, now: float) -> Transmit | None:
+        piece = self.outbox.next_piece(self._piece_limit)
+        if piece is None:
+            return None
+        message, offset, data = piece
+        path = self._way_for(keys, len(data) + BULK_OVERHEAD, now)
+        if path is None:
+            return None
+        keys.change(self.flight)
+        slot = self._pool.take()
+        number, end = keys.sealer.seal_bulk_into(slot, message.id, offset, data)
+        packet = Packet(number, slot[:end], slot=slot, messages=(message.id,), reliable=True)
+        self._sent(packet, path, now)
+        if self.outbox.piece_sealed(message, len(data)):
+            self.sealed.append(message)
+        return Transmit(path.handle, packet.data, end >= COPY_BELOW)
+
+    def _seal_ack(self, keys: Keys) -> Transmit | None:
+        number = keys.sealer.next_number
+        path = self.any_path()
+        if path is None or number - self.flight.floor(number) >= ACK_SPAN:
+            return None
+        return Transmit(path.handle, self._bare_ack(keys), False)
+
+    def _bare_ack(self, keys: Keys) -> bytearray:
+        keys.change(self.flight)
+        floor = self.flight.floor(keys.sealer.next_number)
+        _, data = keys.sealer.seal_frames(self.acknowledgements.frame(floor))
+        self.bare_packets += 1
+        self.bare_bytes += len(data)
+        return data
+
+    def on_ack(self, ranges: Iterable[tuple[int, int]], now: float) -> None:
+        """The peer acknowledged packets: settle their messages, free their slots."""
+        settled = self.flight.acknowledge(ranges, now)
+        if not settled:
+            return
+        outbox, pool = self.outbox, self._pool
+        for packet in settled:
+            if packet.messages:
+                outbox.settle(packet.messages)
+            if packet.slot is not None and packet.transmissions == 1:
+                pool.give_back(packet.slot)
+        if len(self.flight):
+            for path in self._paths:
+                if path.in_flight:
+                    self.flight.detect_losses(path)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything posted was sealed and acknowledged."""
+        return self.outbox.idle and not len(self.flight)

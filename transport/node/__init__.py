@@ -1,0 +1,16 @@
+"""The node: the only loop, thread and wall clock of the library.
+
+node       the API that programs use
+messages   sends, receives, and how each ends
+matching   which message goes to which receive
+work       the handle of one operation
+engine     packets between paths and links
+directory  which links there are, and who may make one
+driver     which thread does all this
+"""
+
+from .handle import PeerLink
+from .node import Node, NodeStats
+from .work import Work
+
+__all__ = ["Node", "NodeStats", "PeerLink", "Work"]

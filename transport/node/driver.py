@@ -1,0 +1,250 @@
+"""Who runs the engine: the thread that waits, or else a background thread.
+
+A hand-over between Python threads costs more than sealing a megabyte, so a
+thread that blocks in `wait` sleeps on the sockets itself and does all the work
+it finds, whoever it is for. One waiting thread does so at a time; the others
+sleep until their work has ended or that place is free. The background thread
+keeps acknowledgements, heartbeats and keys alive while nobody waits, and stays
+out of the way while somebody does.
+
+Everything of the engine happens under one lock; only sleeping does not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, Protocol
+
+NAP: Final = 0.001  # how soon the background thread looks again after a waiter has gone
+WAITER_NAP: Final = 0.005  # and how often while one is at work
+RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
+LONGEST_SLEEP: Final = 60.0
+SPIN: Final = 0.0002  # a waiter looks again and again for so long before it sleeps
+SPIN_TRUST: Final = 8  # after as many spins in vain it sleeps at once, for as many waits
+
+
+class Waitable(Protocol):
+    """Something that ends."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        ...
+
+
+class _Sleeper:
+    """Sleeps on descriptors until one is ready, a time has come, or `wake` is called."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self.asleep = False
+        self.until = 0.0
+
+    def watch(self, descriptor: int) -> None:
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+
+    def sleep(self, seconds: float) -> list[int]:
+        """Return the ready descriptors; called without the engine's lock."""
+        ready = [descriptor for descriptor, _ in self._epoll.poll(seconds)]
+        if self._bell in ready:
+            ready.remove(self._bell)
+            os.eventfd_read(self._bell)
+        return ready
+
+    def spin(self, until: float) -> list[int]:
+        """Look without sleeping; give the core away between looks to whoever needs it."""
+        while True:
+            ready = self.sleep(0)
+            if ready or monotonic() >= until:
+                return ready
+            os.sched_yield()
+
+    def wake(self) -> None:
+        os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._bell)
+
+
+class Driver:
+    """Runs `step(ready)` under one lock whenever descriptors or deadlines ask for it.
+
+    `next_timeout()` says when the engine wants a step without any descriptor.
+    The driver is a context manager: inside it the calling thread holds the engine.
+    """
+
+    def __init__(
+        self, name: str, step: Callable[[Sequence[int]], None], next_timeout: Callable[[], float]
+    ) -> None:
+        self._step = step
+        self._next_timeout = next_timeout
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # One sleeper each: a bell rung for the one must not wake only the other.
+        self._front = _Sleeper()  # of the waiting thread whose turn it is
+        self._back = _Sleeper()  # of the background thread
+        self._waiters = 0
+        self._last_wait = 0.0
+        self._spins_in_vain = 0
+        self._any_ended = False
+        self._stopping = False
+        self._thread = threading.Thread(
+            target=self._background, name=f"sealfabric-{name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start the background thread."""
+        self._thread.start()
+
+    def watch(self, descriptor: int) -> None:
+        """Wake when `descriptor` turns readable."""
+        self._front.watch(descriptor)
+        self._back.watch(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching; call before it is closed."""
+        self._front.unwatch(descriptor)
+        self._back.unwatch(descriptor)
+
+    def __enter__(self) -> None:
+        """Hold the engine."""
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        """Wake whoever waits for what has ended meanwhile, and let the engine go."""
+        try:
+            if self._any_ended:
+                self._tell_waiters()
+        finally:
+            self._lock.release()
+
+    def _tell_waiters(self) -> None:
+        self._any_ended = False
+        if self._waiters:
+            self._changed.notify_all()
+            if self._front.asleep:
+                self._front.wake()
+
+    def ended(self) -> None:
+        """Some work has ended; called under the lock."""
+        self._any_ended = True
+
+    def expect_by(self, deadline: float) -> None:
+        """Something is now due at `deadline`; called under the lock."""
+        for sleeper in (self._front, self._back):
+            if sleeper.asleep and deadline < sleeper.until:
+                sleeper.until = deadline
+                sleeper.wake()
+
+    def rouse(self) -> None:
+        """Make the background thread look after the engine at once."""
+        with self._lock:
+            self._last_wait = 0.0
+            if self._back.asleep:
+                self._back.wake()
+
+    def wait(self, work: Waitable, deadline: float | None) -> bool:
+        """Drive the engine until `work` has ended; False where the deadline came first.
+
+        Not to be called from inside the engine, that is from a done-callback.
+        """
+        with self._lock:
+            self._waiters += 1
+            if self._back.asleep:
+                self._back.wake()  # it gives way, and naps until the waiters have gone
+            try:
+                return self._wait(work, deadline)
+            finally:
+                self._waiters -= 1
+                self._last_wait = monotonic()
+                if self._waiters:
+                    self._changed.notify()  # the place at the front is free
+
+    def _wait(self, work: Waitable, deadline: float | None) -> bool:
+        ready: list[int] = []
+        while True:
+            self._step(ready)
+            if self._any_ended:
+                self._tell_waiters()
+            if work.done():
+                return True
+            now = monotonic()
+            if self._stopping or (deadline is not None and now >= deadline):
+                return False
+            if not self._front.asleep:
+                ready = self._sleep(self._front, now, deadline)
+            else:
+                ready = []
+                self._changed.wait(None if deadline is None else deadline - now)
+
+    def _sleep(self, sleeper: _Sleeper, now: float, deadline: float | None) -> list[int]:
+        """Give up the lock and sleep until a descriptor is ready or something is due."""
+        due = min(self._next_timeout(), now + LONGEST_SLEEP)
+        if deadline is not None and deadline < due:
+            due = deadline
+        if due <= now:
+            return []
+        sleeper.asleep, sleeper.until = True, due
+        self._lock.release()
+        try:
+            if sleeper is self._front:
+                ready = self._spin(now, due)
+                if ready:
+                    return ready
+            return sleeper.sleep(max(0.0, due - monotonic()))
+        finally:
+            self._lock.acquire()
+            sleeper.asleep = False
+
+    def _spin(self, now: float, due: float) -> list[int]:
+        """Spin where that has paid off lately: waking up costs as much as a short round trip."""
+        if self._spins_in_vain >= SPIN_TRUST:
+            self._spins_in_vain += 1
+            if self._spins_in_vain < 2 * SPIN_TRUST:
+                return []
+            self._spins_in_vain = SPIN_TRUST - 1  # one more chance
+        ready = self._front.spin(min(due, now + SPIN))
+        self._spins_in_vain = 0 if ready else self._spins_in_vain + 1
+        return ready
+
+    def _background(self) -> None:
+        ready: list[int] = []
+        while True:
+            with self._lock:
+                if self._stopping:
+                    return
+                busy = self._waiters > 0
+                if not busy and monotonic() - self._last_wait >= RECENT:
+                    self._step(ready)
+                    if self._any_ended:
+                        self._tell_waiters()
+                    ready = self._sleep(self._back, monotonic(), None)
+                    continue
+            time.sleep(WAITER_NAP if busy else NAP)
+
+    def stop(self) -> None:
+        """End the background thread and every wait; call once, not under the lock."""
+        with self._lock:
+            self._stopping = True
+            self._changed.notify_all()
+            if self._front.asleep:
+                self._front.wake()
+            if self._back.asleep:
+                self._back.wake()
+        self._thread.join()
+        with self._lock:
+            # A waiter may still be on its way out of its sleep.
+            while self._waiters:
+                self._changed.wait(0.05)
+            self._front.close()
+            self._back.close()

@@ -1,0 +1,287 @@
+"""The engine of a node: packets from paths to links and back, events to the node.
+
+The way in: endpoint → dispatch by receiver index → `Link.receive_packet`.
+The way out: `Link.poll_transmit` → `Path.send`. Both happen in `step`, under
+the driver's lock, in whichever thread drives.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, cast
+
+from ..config import Config
+from ..errors import TransportError
+from ..link import Established, Event, Failed, Link, PathBound, State, Warned
+from ..link.drops import MALFORMED, UNKNOWN_LINK, VERSION
+from ..path.base import Buffer, Endpoint, Path, PathFilter
+from ..path.zeromq import Dialer, ZeroMQ
+from ..wire.codec import MalformedError
+from ..wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, VersionError, classify
+from .directory import Directory
+from .driver import Driver
+
+log = logging.getLogger("transport")
+
+RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their turn
+LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
+
+
+class Engine:
+    """Owns endpoints, paths, links and timers of one node.
+
+    `on_event(link, event)` is called under the lock for whatever the engine does
+    not handle itself, and with None after each time it has served a link.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        directory: Directory,
+        packet_limit: int,
+        on_event: Callable[[Link, Event | None], None],
+        path_filter: PathFilter | None = None,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        directory.on_retire(self._retire)
+        self._on_event = on_event
+        self._path_filter = path_filter
+        self._zeromq = ZeroMQ(config, packet_limit)
+        self._endpoints: dict[int, Endpoint] = {}  # by descriptor
+        self._monitored: dict[int, Endpoint] = {}  # by monitor's descriptor
+        self._stirred: dict[Endpoint, None] = {}  # may have packets without a signal
+        self._active: dict[Link, None] = {}  # have packets to send or events to take
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_serial = 0
+        self._due: dict[Link, float] = {}  # when each link wants its time-out handled
+        self._stale: dict[Link, None] = {}  # links whose entry there is out of date
+        self._look_at = 0.0  # no link's time comes before this
+        self._paths: dict[Link, list[Path]] = {}
+        self.drops: Counter[str] = Counter()
+        self.driver = Driver(name, self._step, self._next_timeout)
+
+    # --- endpoints and paths ---------------------------------------------------------
+
+    def listen(self, address: str) -> str:
+        """Bind; return the address with its port filled in."""
+        listener = self._zeromq.listen(address)
+        self._watch(listener)
+        return listener.address
+
+    def _watch(self, endpoint: Endpoint) -> None:
+        self._endpoints[endpoint.descriptor] = endpoint
+        self.driver.watch(endpoint.descriptor)
+        if endpoint.monitor_descriptor is not None:
+            self._monitored[endpoint.monitor_descriptor] = endpoint
+            self.driver.watch(endpoint.monitor_descriptor)
+        self._stirred[endpoint] = None
+
+    def _unwatch(self, endpoint: Endpoint) -> None:
+        if self._endpoints.pop(endpoint.descriptor, None) is not None:
+            self.driver.unwatch(endpoint.descriptor)
+            if endpoint.monitor_descriptor is not None:
+                del self._monitored[endpoint.monitor_descriptor]
+                self.driver.unwatch(endpoint.monitor_descriptor)
+        self._stirred.pop(endpoint, None)
+        endpoint.close()
+
+    def dial(self, link: Link, address: str, now: float) -> None:
+        """Open one more path of ours for `link`."""
+        dialer = self._zeromq.dial(address)
+        path: Path = dialer
+        if self._path_filter is not None:
+            path = dialer.filtered = self._path_filter(dialer, self.call_later)
+        self._watch(dialer)
+        self._paths.setdefault(link, []).append(path)
+        link.add_path(path, address, now)
+        self.touch(link)
+
+    def call_later(self, delay: float, action: Callable[[], None]) -> None:
+        """Run `action` under the lock after `delay` seconds."""
+        self._timer_serial += 1
+        due = monotonic() + delay
+        heapq.heappush(self._timers, (due, self._timer_serial, action))
+        self.driver.expect_by(due)
+
+    def touch(self, link: Link) -> None:
+        """`link` was given something to do."""
+        self._active[link] = None
+
+    # --- the step ----------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send at once what can be sent without sleeping; called under the lock."""
+        if self._active:
+            self._step(())
+        self.driver.expect_by(monotonic() + self._config.retransmit_min)
+
+    def _step(self, ready: Sequence[int]) -> None:
+        for descriptor in ready:
+            endpoint = self._endpoints.get(descriptor)
+            if endpoint is not None:
+                self._stirred[endpoint] = None
+            elif descriptor in self._monitored:
+                self._check_connectivity(self._monitored[descriptor])
+        while True:
+            now = monotonic()
+            if self._stirred:
+                self._receive(now)
+            self._run_due(now)
+            if self._active:
+                self._serve(now)
+            elif not self._stirred:
+                return
+
+    def _receive(self, now: float) -> None:
+        """One batch from each endpoint that may have something."""
+        endpoints, self._stirred = self._stirred, {}
+        for endpoint in endpoints:
+            count = 0
+            for path, packet in endpoint.receive(RECEIVE_BATCH):
+                count += 1
+                self._dispatch(path, packet, now)
+            if count == RECEIVE_BATCH:
+                self._stirred[endpoint] = None
+
+    def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
+        if len(packet) >= 8 and packet[0] in (FIRST_FRAMES, FIRST_BULK):
+            index = int.from_bytes(packet[4:8], "little")
+        else:
+            try:
+                kind, index = classify(memoryview(packet))
+            except VersionError as error:
+                if not self.drops[VERSION]:
+                    log.warning("dropping packets from %s: %s", path.address, error)
+                self.drops[VERSION] += 1
+                return
+            except MalformedError:
+                self.drops[MALFORMED] += 1
+                return
+            if kind is Kind.INIT:
+                self._answer(path, packet, now)
+                return
+        link = self._directory.by_index(index)
+        if link is None:
+            self.drops[UNKNOWN_LINK] += 1
+            return
+        link.receive_packet(path, packet, now, path.address)
+        self._active[link] = None
+
+    def _answer(self, path: Path, packet: Buffer, now: float) -> None:
+        if self._path_filter is not None:
+            path = self._path_filter(path, self.call_later)
+        link = self._directory.answer(path, memoryview(packet), now)
+        if link is not None:
+            path.keep()
+            self._paths.setdefault(link, []).append(path)
+            link.receive_packet(path, packet, now, path.address)
+            self._active[link] = None
+
+    def _check_connectivity(self, endpoint: Endpoint) -> None:
+        now = monotonic()
+        for path, connected in endpoint.connectivity():
+            for link, paths in self._paths.items():
+                if path in paths:
+                    if connected:
+                        link.path_up(path, now)
+                    else:
+                        link.path_down(path, "connection cut", now)
+                    self._active[link] = None
+
+    def _serve(self, now: float) -> None:
+        """Take events of every active link and send what it has to send."""
+        active, self._active = self._active, {}
+        self._stale.update(active)
+        self._look_at = min(self._look_at, now + LOOK_INTERVAL)
+        for link in active:
+            while True:
+                while (event := link.poll_event()) is not None:
+                    self._handle(link, event)
+                transmit = link.poll_transmit(now)
+                if transmit is None:
+                    if link.has_events:
+                        continue
+                    break
+                path = cast(Path, transmit.handle)
+                if path.send(transmit.data, stable=transmit.stable):
+                    self._stirred[path.endpoint] = None
+                else:
+                    link.path_down(path, "nobody at the other end", now)
+            self._active.pop(link, None)  # what its own events asked for has been done
+            self._on_event(link, None)
+            if link.state is State.CLOSED:
+                self._release(link)
+
+    def _handle(self, link: Link, event: Event) -> None:
+        match event:
+            case Established():
+                self._directory.established(link)
+                self._on_event(link, event)
+            case PathBound(handle=handle):
+                path = cast(Path, handle)
+                path.keep()
+                self._paths.setdefault(link, []).append(path)
+            case Warned(text=text):
+                log.warning("%s", text)
+            case Failed(error=error):
+                self._directory.ended(link, error)
+                self._on_event(link, event)
+            case _:
+                self._on_event(link, event)
+
+    def _retire(self, link: Link, error: TransportError) -> None:
+        link.abort(error)
+        self.touch(link)
+
+    def _release(self, link: Link) -> None:
+        """The link is closed and its last packets are sent: let go of its paths."""
+        for path in self._paths.pop(link, ()):
+            endpoint = path.endpoint
+            if isinstance(endpoint, Dialer):
+                self._unwatch(endpoint)
+            else:
+                path.close()
+
+    # --- time ------------------------------------------------------------------------
+
+    def _run_due(self, now: float) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            heapq.heappop(timers)[2]()
+        if now < self._look_at:
+            return
+        self._look_at = self._refresh_due()
+        if now < self._look_at:
+            return
+        for link, at in list(self._due.items()):
+            if at <= now:
+                link.handle_timeout(now)
+                self._active[link] = None
+        self._look_at = now + LOOK_INTERVAL
+
+    def _refresh_due(self) -> float:
+        due = self._due
+        for link in self._stale:
+            if link.state is State.CLOSED:
+                due.pop(link, None)
+            else:
+                due[link] = link.next_timeout()
+        self._stale.clear()
+        return min(due.values(), default=float("inf"))
+
+    def _next_timeout(self) -> float:
+        self._look_at = self._refresh_due()
+        return min(self._look_at, self._timers[0][0]) if self._timers else self._look_at
+
+    def close(self) -> None:
+        """Release every socket; called once, after the driver has stopped."""
+        for endpoint in set(self._endpoints.values()):
+            endpoint.close()
+        self._endpoints.clear()
+        self._zeromq.close()

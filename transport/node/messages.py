@@ -1,0 +1,318 @@
+"""Tensor messages of a node: sends, receives, matching, and how each of them ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from ..config import Config
+from ..errors import (
+    ClosedError,
+    LimitError,
+    PeerLostError,
+    PeerRefusedError,
+    TransportError,
+    TruncatedError,
+    UsageError,
+)
+from ..link import Failed, Link, MessageArrived, MessageDeclined, MessagePlaced, MessageSealed
+from ..link.drops import LIMIT, MALFORMED
+from ..link.events import Event, MessageWithdrawn
+from ..link.inbox import IncomingMessage
+from ..link.outbox import OutgoingMessage, Stage
+from ..tensor.spec import MalformedSpecError, TensorSpec
+from ..tensor.views import DestinationView, SourceView, check_fits, new_array
+from .engine import Engine
+from .matching import Matcher
+from .work import Work
+
+
+class Receive:
+    """A posted receive: what it wants, where it goes, and its handle."""
+
+    __slots__ = ("array", "context", "destination", "message", "source", "spec", "tag", "work")
+
+    def __init__(
+        self,
+        work: Work[Any],
+        destination: DestinationView | None,
+        source: str | None,
+        context: int,
+        tag: int | None,
+    ) -> None:
+        self.work = work
+        self.destination = destination
+        self.source = source
+        self.context = context
+        self.tag = tag
+        self.message: Message | None = None  # being placed
+        self.array: object = None
+
+
+class Message:
+    """An arrived message: what it is, from whom, and the link's own handle of it."""
+
+    __slots__ = ("context", "incoming", "link", "payload", "source", "spec", "tag")
+
+    def __init__(self, link: Link, incoming: IncomingMessage, spec: TensorSpec) -> None:
+        self.link = link
+        self.incoming = incoming
+        self.spec = spec
+        self.source = link.peer
+        self.context = incoming.context
+        self.tag = incoming.tag
+        self.payload: memoryview | bytes | None = incoming.payload
+
+
+class Messages:
+    """All messages of one node. Every method is called under the driver's lock."""
+
+    def __init__(self, engine: Engine, config: Config) -> None:
+        self._engine = engine
+        self._config = config
+        self._matcher: Matcher[Message, Receive] = Matcher()
+        self.drops: Counter[str] = Counter()
+
+    # --- sending ---------------------------------------------------------------------
+
+    def send(self, link: Link, view: SourceView, *, context: int, tag: int) -> Work[None]:
+        """Queue a message; the handle ends when the buffer may be reused.
+
+        Raises:
+            LimitError: larger than `Config.message_limit`.
+            ClosedError: the link is not open.
+        """
+        size = view.spec.nbytes
+        if size > self._config.message_limit:
+            raise LimitError(
+                f"message of {size} bytes exceeds Config.message_limit of "
+                f"{self._config.message_limit}"
+            )
+        work: Work[None] = Work(self._engine.driver, Operation("send", "to", link.peer, tag, size))
+        message = link.send(view.data, view.spec.encode(), context=context, tag=tag)
+        self._engine.touch(link)
+        if message.stage is Stage.SEALED:
+            work.finish(None)
+            return work
+        message.owner = (work, view)  # the view keeps the caller's memory alive
+        work.on_cancel(partial(self._withdraw, link, message, started=False))
+        work.on_give_up(partial(self._withdraw, link, message, started=True))
+        return work
+
+    def _withdraw(self, link: Link, message: OutgoingMessage, *, started: bool) -> bool:
+        """Take a message back; one whose bytes flow already only where `started` allows it."""
+        if message.offset and not started:
+            return False
+        withdrawn = link.withdraw(message)
+        self._engine.touch(link)
+        return withdrawn
+
+    # --- receiving -------------------------------------------------------------------
+
+    def receive(
+        self,
+        destination: DestinationView | None,
+        *,
+        source: str | None,
+        context: int,
+        tag: int | None,
+    ) -> Work[Any]:
+        """Post a receive; it is matched at once where a message waits."""
+        operation = Operation("recv", "from", source, tag, None)
+        receive = Receive(Work(self._engine.driver, operation), destination, source, context, tag)
+        message = self._matcher.message_for(receive)
+        if message is None:
+            self._matcher.post(receive)
+            receive.work.on_cancel(partial(self._matcher.remove_posted, receive))
+            receive.work.on_give_up(partial(self._abandon, receive))
+        elif not self._deliver(message, receive):
+            self._matcher.put_back(message)
+        return receive.work
+
+    def _abandon(self, receive: Receive) -> bool:
+        """Nothing may write to the buffer of this receive any more."""
+        if receive.message is None:
+            return self._matcher.remove_posted(receive)
+        receive.message.link.decline(receive.message.incoming)
+        self._engine.touch(receive.message.link)
+        receive.message = None
+        return True
+
+    def probe(self, *, source: str | None, context: int, tag: int | None) -> Message | None:
+        """The message that such a receive would take, if one waits."""
+        return self._matcher.peek(context, source, tag)
+
+    def _arrived(self, link: Link, incoming: IncomingMessage) -> None:
+        try:
+            spec, end = TensorSpec.decode(incoming.description)
+        except MalformedSpecError:
+            self._reject(link, incoming, MALFORMED)
+            return
+        if end != len(incoming.description) or spec.nbytes != incoming.size:
+            self._reject(link, incoming, MALFORMED)
+            return
+        if incoming.size > self._config.message_limit:
+            self._reject(link, incoming, LIMIT)
+            return
+        message = Message(link, incoming, spec)
+        while True:
+            receive = self._matcher.receive_for(message)
+            if receive is None:
+                break
+            if self._deliver(message, receive):
+                return
+        if message.payload is not None:
+            # Waiting, it must not keep the memory of the whole packet it came in.
+            message.payload = bytes(message.payload)
+        self._matcher.keep(message)
+        incoming.owner = message
+
+    def _reject(self, link: Link, incoming: IncomingMessage, cause: str) -> None:
+        """An authenticated peer sent what cannot be a tensor, or is too large: take none of it."""
+        self.drops[cause] += 1
+        if incoming.payload is not None:
+            link.release(incoming)
+        else:
+            link.decline(incoming)
+        self._engine.touch(link)
+
+    def _deliver(self, message: Message, receive: Receive) -> bool:
+        """Give a message to a receive; False where it does not fit, which ends the receive.
+
+        A message that does not fit stays in the queue: nothing is lost by a wrong buffer.
+        """
+        spec, incoming = message.spec, message.incoming
+        try:
+            if receive.destination is None:
+                receive.array, memory = new_array(spec)
+            else:
+                check_fits(receive.destination, spec)
+                receive.array = receive.destination.owner
+                memory = receive.destination.data[: spec.nbytes]
+        except (UsageError, TruncatedError, LimitError) as error:
+            text = f"{receive.work.what} does not fit the message from {message.source!r}: {error}"
+            receive.work.fail(type(error)(text))
+            return False
+        receive.spec = spec
+        if message.payload is not None:
+            if spec.nbytes:
+                memory[:] = message.payload
+            message.link.release(incoming)
+            self._engine.touch(message.link)
+            self._finish(message, receive)
+            return True
+        receive.message = message
+        incoming.owner = receive
+        message.link.accept(incoming, memory)
+        self._engine.touch(message.link)
+        # Bytes may arrive from now on; only giving up altogether takes the buffer back.
+        receive.work.on_cancel(_never)
+        receive.work.on_give_up(partial(self._abandon, receive))
+        return True
+
+    def _finish(self, message: Message, receive: Receive) -> None:
+        work = receive.work
+        work.source, work.tag, work.nbytes = message.source, message.tag, message.spec.nbytes
+        receive.message = None
+        if receive.destination is not None:
+            try:
+                receive.destination.finish()
+            except Exception as error:
+                # The caller's own object refused the copy: their error, not the engine's.
+                work.fail(UsageError(f"{work.what}: cannot store into the destination: {error}"))
+                return
+        work.finish(receive.array)
+
+    # --- what links report -----------------------------------------------------------
+
+    def on_event(self, link: Link, event: Event) -> None:
+        """Take an event of `link`."""
+        match event:
+            case MessageArrived(incoming):
+                self._arrived(link, incoming)
+            case MessagePlaced(incoming):
+                receive = incoming.owner
+                if isinstance(receive, Receive) and receive.message is not None:
+                    self._finish(receive.message, receive)
+            case MessageSealed(message):
+                _work_of(message).finish(None)
+            case MessageDeclined(message):
+                work = _work_of(message)
+                work.fail(PeerRefusedError(f"{work.what}: the receiver takes no more of it"))
+            case MessageWithdrawn(incoming):
+                self._withdrawn(link, incoming)
+            case Failed():
+                self._link_failed(link, event)
+            case _:
+                pass
+
+    def _withdrawn(self, link: Link, incoming: IncomingMessage) -> None:
+        owner = incoming.owner
+        if isinstance(owner, Message):
+            self._matcher.remove_unexpected(owner)
+        elif isinstance(owner, Receive):
+            text = f"{owner.work.what}: {link.peer!r} withdrew the message while sending it"
+            owner.message = None
+            owner.work.fail(PeerRefusedError(text))
+
+    def _link_failed(self, link: Link, failed: Failed) -> None:
+        """Every operation under way with this peer ends, naming itself and the cause."""
+        for message in failed.outgoing:
+            if message.owner is not None:
+                _fail(_work_of(message), failed.error)
+        for incoming in failed.incoming:
+            owner = incoming.owner
+            if isinstance(owner, Message):
+                self._matcher.remove_unexpected(owner)
+            elif isinstance(owner, Receive):
+                owner.message = None
+                _fail(owner.work, failed.error)
+
+    def peer_lost(self, peer: str, error: TransportError) -> None:
+        """No link to `peer` is left: receives that only it could satisfy end."""
+        for receive in self._matcher.posted_for(peer):
+            self._matcher.remove_posted(receive)
+            _fail(receive.work, error)
+
+    def fail_all(self, error: TransportError) -> None:
+        """The node is closed: every posted receive ends."""
+        for receive in self._matcher.all_posted():
+            self._matcher.remove_posted(receive)
+            _fail(receive.work, error)
+
+    @property
+    def unclaimed(self) -> int:
+        """Arrived messages that no receive has taken."""
+        return len(self._matcher)
+
+
+class Operation(NamedTuple):
+    """What an operation is, put into words only where somebody reads them."""
+
+    verb: str
+    preposition: str
+    peer: str | None
+    tag: int | None
+    nbytes: int | None
+
+    def __str__(self) -> str:
+        peer = "any peer" if self.peer is None else repr(self.peer)
+        tag = "any" if self.tag is None else self.tag
+        size = "" if self.nbytes is None else f", {self.nbytes} bytes"
+        return f"{self.verb} {self.preposition} {peer} (tag {tag}{size})"
+
+
+def _never() -> bool:
+    return False
+
+
+def _work_of(message: OutgoingMessage) -> Work[None]:
+    work, _ = cast("tuple[Work[None], SourceView]", message.owner)
+    return work
+
+
+def _fail(work: Work[Any], error: TransportError) -> None:
+    """End `work` with the link's error, in words of its own."""
+    kind = type(error) if isinstance(error, (PeerLostError, ClosedError)) else PeerLostError
+    work.fail(kind(f"{work.what} failed: {error}"))

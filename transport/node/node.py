@@ -1,0 +1,513 @@
+"""`Node`: the endpoint that programs use to exchange tensors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final
+
+from ..config import Config
+from ..crypto.seal import KeyLimits, forks
+from ..errors import (
+    AuthenticationError,
+    ClosedError,
+    HandshakeError,
+    PeerLostError,
+    TransportError,
+    TransportTimeoutError,
+    UsageError,
+)
+from ..identity.keys import Identity
+from ..identity.trust import Trust, check_name
+from ..link import Established, Event, Failed, Link
+from ..link.handshake import Terms
+from ..link.sender import packet_limit
+from ..path.base import PathFilter
+from ..tensor.views import destination_view, source_view
+from .directory import Directory
+from .engine import Engine
+from .handle import PeerLink
+from .messages import Message, Messages
+from .work import Work
+
+log = logging.getLogger("transport")
+
+MAX_TAG: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStats:
+    """One node. `drops` counts packets and messages that no link took, by cause."""
+
+    name: str
+    links: tuple[str, ...]
+    unclaimed_messages: int
+    drops: Mapping[str, int]
+
+
+class Node:
+    """A named endpoint with sealed links to its peers.
+
+    Use it as a context manager, or call `close`. Every method may be called
+    from any thread. A node belongs to the process that made it: after `fork` it
+    raises in the child, because two processes would seal under one counter.
+
+    Raises:
+        UsageError: a name, address or other argument is not usable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        identity: Identity,
+        trust: Trust,
+        listen: Sequence[str] = ("tcp://127.0.0.1:0",),
+        config: Config | None = None,
+        path_filter: PathFilter | None = None,
+        key_limits: KeyLimits | None = None,
+    ) -> None:
+        if not isinstance(identity, Identity):
+            raise UsageError(f"identity must be an Identity, got {type(identity).__name__}")
+        if not isinstance(trust, Trust):
+            raise UsageError(f"trust must be a Trust, got {type(trust).__name__}")
+        if isinstance(listen, str):
+            raise UsageError(f"listen takes a sequence of addresses, got the string {listen!r}")
+        self.name = check_name(name)
+        self._config = config or Config()
+        self._trust = trust
+        self._pid = os.getpid()
+        self._forks = forks()
+        limit = packet_limit(self._config)
+        terms = Terms(
+            name=name,
+            identity=identity,
+            trust=trust,
+            packet_limit=limit,
+            credit=self._config.unexpected_bytes,
+        )
+        self._directory = Directory(terms, self._config, key_limits)
+        self._engine = Engine(
+            name, self._config, self._directory, limit, self._on_event, path_filter
+        )
+        self._driver = self._engine.driver
+        self._messages = Messages(self._engine, self._config)
+        self._linking: dict[str, list[Work[PeerLink]]] = {}  # who waits for a link to whom
+        self._flushing: dict[Link, list[tuple[int, Work[None]]]] = {}
+        self._handles: dict[Link, PeerLink] = {}
+        self._rails: dict[str, tuple[str, ...]] = {}  # addresses that `connect` was given
+        self._established: dict[Link, None] = {}
+        self._closing = False
+        self._closed = threading.Event()
+        try:
+            self.addresses: tuple[str, ...] = tuple(map(self._engine.listen, listen))
+        except BaseException:
+            self._engine.close()
+            raise
+        self._driver.start()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name!r} on {', '.join(self.addresses) or 'no address'}>"
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_usable(self) -> None:
+        if forks() != self._forks:
+            raise UsageError(
+                f"node {self.name!r} belongs to process {self._pid}; create a new Node after fork()"
+            )
+        if self._closing:
+            raise ClosedError(f"node {self.name!r} is closed")
+
+    # --- links -----------------------------------------------------------------------
+
+    def connect(
+        self, addresses: str | Sequence[str], *, peer: str, timeout: float = 30.0
+    ) -> PeerLink:
+        """Link to `peer` at one address, or at several: one a rail.
+
+        Returns the link that exists already, if one does.
+
+        Raises:
+            AuthenticationError: the peer is not who it should be, or refused us.
+            HandshakeError: no link came about in time.
+            UsageError: an address or name is not usable.
+        """
+        self._check_usable()
+        rails = (addresses,) if isinstance(addresses, str) else tuple(addresses)
+        if not rails:
+            raise UsageError("connect needs at least one address")
+        if check_name(peer) == self.name:
+            raise UsageError(f"node {self.name!r} cannot link to itself")
+        with self._driver:
+            existing = self._directory.link_to(peer)
+            if existing is not None:
+                return self._handle_of(existing)
+            if not self._trust.knows(peer):
+                raise UsageError(f"peer {peer!r} is not in this node's trust")
+            work = self._await_link(peer, f"connect to {peer!r} at {', '.join(rails)}")
+            self._rails[peer] = rails
+            if self._directory.call_to(peer) is None:
+                self._call(peer)
+            self._engine.pump()
+        return self._link_or_explain(work, peer, timeout, calling=True)
+
+    def _call(self, peer: str) -> None:
+        rails = self._rails[peer]
+        now = monotonic()
+        link = self._directory.call(peer, now)
+        try:
+            for index in range(max(self._config.paths, len(rails))):
+                self._engine.dial(link, rails[index % len(rails)], now)
+        except UsageError:
+            link.abort(ClosedError("the address is not usable"))
+            self._linking.pop(peer, None)
+            raise
+        link.begin(now)
+
+    def wait_for(self, peer: str, timeout: float = 30.0) -> PeerLink:
+        """Wait until `peer` has linked to this node.
+
+        Raises:
+            TransportTimeoutError: nobody called in time.
+            HandshakeError: callers came in that time, and none was admitted.
+        """
+        self._check_usable()
+        with self._driver:
+            existing = self._directory.link_to(peer)
+            if existing is not None:
+                return self._handle_of(existing)
+            work = self._await_link(peer, f"wait for {peer!r}")
+        return self._link_or_explain(work, peer, timeout, calling=False)
+
+    def _await_link(self, peer: str, what: str) -> Work[PeerLink]:
+        work: Work[PeerLink] = Work(self._driver, what)
+        self._linking.setdefault(peer, []).append(work)
+        return work
+
+    def _link_or_explain(
+        self, work: Work[PeerLink], peer: str, timeout: float, *, calling: bool
+    ) -> PeerLink:
+        refused_before = self._refusals()
+        try:
+            return work.wait(timeout)
+        except TransportTimeoutError:
+            with self._driver:
+                waiting = self._linking.get(peer, [])
+                if work in waiting:
+                    waiting.remove(work)
+                if not waiting:
+                    self._linking.pop(peer, None)
+                call = self._directory.call_to(peer)
+                error = self._explain(peer, timeout, call if calling else None, refused_before)
+                if calling and call is not None and not waiting:
+                    call.abort(error)
+                    self._engine.touch(call)
+                    self._engine.pump()
+            raise error from None
+
+    def _explain(
+        self, peer: str, timeout: float, call: Link | None, refused_before: Mapping[str, int]
+    ) -> TransportError:
+        """What the honest user needs to know when no link came about."""
+        if call is not None:
+            if call.last_refusal is not None:
+                return type(call.last_refusal)(str(call.last_refusal))
+            reached = any(getattr(path.handle, "connected", False) for path in call.paths)
+            addresses = ", ".join(sorted({path.address for path in call.paths}))
+            if not reached:
+                return HandshakeError(
+                    f"no connection to {addresses} in {timeout} s: nothing answers there"
+                )
+            return HandshakeError(
+                f"{addresses} accepts connections but did not link as {peer!r} in {timeout} s. "
+                "Compare on both sides: secret, pinned keys, node names, protocol version; "
+                "the other side counts the cause in Node.stats().drops"
+            )
+        refusal = self._directory.refusal_of(peer)
+        if refusal is not None:
+            return AuthenticationError(f"peer {peer!r} called and was refused: {refusal}")
+        now = self._refusals()
+        since = {
+            cause: count - refused_before.get(cause, 0)
+            for cause, count in now.items()
+            if count > refused_before.get(cause, 0)
+        }
+        if since:
+            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(since.items()))
+            return HandshakeError(
+                f"peer {peer!r} did not link in {timeout} s; callers were refused: {causes}. "
+                "Compare on both sides: secret, pinned keys, node names, protocol version"
+            )
+        return TransportTimeoutError(f"peer {peer!r} did not call in {timeout} s")
+
+    def _refusals(self) -> Mapping[str, int]:
+        return {**self._engine.drops, **self._directory.drops}
+
+    def link(self, peer: str) -> PeerLink:
+        """The link to `peer`.
+
+        Raises:
+            UsageError: there has been none.
+            PeerLostError: there was one.
+        """
+        self._check_usable()
+        with self._driver:
+            return self._handle_of(self._link_to(peer))
+
+    def _link_to(self, peer: str) -> Link:
+        link = self._directory.link_to(peer)
+        if link is not None:
+            return link
+        lost = self._directory.lost.get(peer)
+        if lost is not None:
+            raise PeerLostError(f"peer {peer!r} is not linked any more: {lost}")
+        if peer == self.name:
+            raise UsageError(f"node {self.name!r} has no link to itself")
+        raise UsageError(f"no link to {peer!r}: call connect() or wait_for() first")
+
+    def _handle_of(self, link: Link) -> PeerLink:
+        handle = self._handles.get(link)
+        if handle is None:
+            handle = self._handles[link] = PeerLink(link, self._driver)
+        return handle
+
+    # --- messages --------------------------------------------------------------------
+
+    def send(self, tensor: object, *, to: str, tag: int = 0, timeout: float | None = None) -> None:
+        """Send `tensor` to a peer; returns when its memory may be reused.
+
+        That is not yet delivery: see `flush`. `timeout` is in seconds.
+
+        Raises:
+            UsageError: no link to that peer, or not a tensor this library can send.
+            LimitError: larger than `Config.message_limit`.
+            PeerLostError: the peer is gone.
+            TransportTimeoutError: not taken in time; the message is withdrawn.
+        """
+        self.isend(tensor, to=to, tag=tag).complete(timeout)
+
+    def isend(self, tensor: object, *, to: str, tag: int = 0, context: int = 0) -> Work[None]:
+        """Begin to send; the returned work ends when the tensor's memory may be reused.
+
+        `context` keeps independent conversations apart: a receive matches only
+        messages of its own context.
+
+        Raises: as `send`, for what is known at once.
+        """
+        self._check_usable()
+        if not 0 <= tag <= MAX_TAG:
+            raise UsageError(f"tag must lie in 0..2^64-1, got {tag!r}")
+        view = source_view(tensor)
+        with self._driver:
+            link = self._link_to(to)
+            work = self._messages.send(link, view, context=context, tag=tag)
+            self._engine.pump()
+        return work
+
+    def recv(
+        self,
+        out: object = None,
+        *,
+        source: str | None = None,
+        tag: int | None = 0,
+        timeout: float | None = None,
+    ) -> Any:
+        """Receive a tensor into `out`, or into a new numpy array, and return it.
+
+        `source` None takes a message of any peer, `tag` None of any tag; of one
+        peer's messages that match, the one sent first comes first.
+
+        Raises:
+            UsageError: `out` has another dtype or shape; the message stays queued.
+            TruncatedError: `out` is too small; the message stays queued.
+            PeerLostError: the peer is gone.
+            TransportTimeoutError: nothing came in time, or not all of it.
+        """
+        return self.irecv(out, source=source, tag=tag).complete(timeout)
+
+    def irecv(
+        self,
+        out: object = None,
+        *,
+        source: str | None = None,
+        tag: int | None = 0,
+        context: int = 0,
+    ) -> Work[Any]:
+        """Begin to receive; the returned work's result is `out` or the new array.
+
+        Raises: as `recv`, for what is known at once.
+        """
+        self._check_usable()
+        if tag is not None and not 0 <= tag <= MAX_TAG:
+            raise UsageError(f"tag must be None or lie in 0..2^64-1, got {tag!r}")
+        destination = None if out is None else destination_view(out)
+        with self._driver:
+            if source == self.name:
+                raise UsageError(f"node {self.name!r} has no link to itself")
+            work = self._messages.receive(destination, source=source, context=context, tag=tag)
+            lost = self._directory.lost.get(source) if source is not None else None
+            if lost is not None and not work.done():
+                # What it had delivered before may still be taken; nothing more will come.
+                work.cancel()
+                raise PeerLostError(f"{work.what} failed: {lost}")
+            self._engine.pump()
+        return work
+
+    def probe(self, *, source: str | None = None, tag: int | None = 0) -> Message | None:
+        """The message that a `recv` would take now, or None: see its source, tag and spec."""
+        self._check_usable()
+        with self._driver:
+            self._engine.pump()
+            return self._messages.probe(source=source, context=0, tag=tag)
+
+    def flush(self, to: str | None = None, timeout: float | None = None) -> None:
+        """Wait until everything sent so far to `to`, or to all peers, is delivered.
+
+        Delivered means: authenticated and in the receiver's memory, and acknowledged.
+
+        Raises:
+            PeerLostError: a peer is gone, with messages undelivered.
+            TransportTimeoutError: not in time; delivery goes on.
+        """
+        self._check_usable()
+        deadline = None if timeout is None else monotonic() + timeout
+        for work in self._begin_flush(to):
+            work.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+
+    def _begin_flush(self, to: str | None) -> list[Work[None]]:
+        with self._driver:
+            names = self._directory.peers() if to is None else (to,)
+            works = []
+            for link in map(self._link_to, names):
+                work: Work[None] = Work(self._driver, f"flush to {link.peer!r}")
+                self._flushing.setdefault(link, []).append((link.last_message, work))
+                works.append(work)
+            self._settle_flushes()
+        return works
+
+    def _settle_flushes(self, link: Link | None = None) -> None:
+        for flushed in list(self._flushing) if link is None else (link,):
+            waiting = self._flushing.get(flushed)
+            if not waiting:
+                continue
+            through = flushed.settled_through
+            for last, work in waiting:
+                if last <= through:
+                    work.finish(None)
+            left = [entry for entry in waiting if not entry[1].done()]
+            if left:
+                self._flushing[flushed] = left
+            else:
+                del self._flushing[flushed]
+
+    # --- what links report -----------------------------------------------------------
+
+    def _on_event(self, link: Link, event: Event | None) -> None:
+        """Called by the engine under the lock; None after each service of a link."""
+        if event is None:
+            if self._flushing:
+                self._settle_flushes(link)
+        elif isinstance(event, Established):
+            self._established[link] = None
+            handle = self._handle_of(link)
+            for work in self._linking.pop(link.peer, ()):
+                work.finish(handle)
+        elif isinstance(event, Failed):
+            self._on_failure(link, event)
+        else:
+            self._messages.on_event(link, event)
+
+    def _on_failure(self, link: Link, failed: Failed) -> None:
+        peer, error = link.peer, failed.error
+        self._messages.on_event(link, failed)
+        for _, work in self._flushing.pop(link, ()):
+            work.fail(PeerLostError(f"{work.what} failed: {error}"))
+        self._handles.pop(link, None)
+        if link in self._established:
+            del self._established[link]
+            self._messages.peer_lost(peer, error)
+            if not isinstance(error, ClosedError):
+                log.info("node %s: link to %s ended: %s", self.name, peer, error)
+        elif link.initiator:
+            if isinstance(error, HandshakeError):
+                for connecting in self._linking.pop(peer, ()):
+                    connecting.fail(error)
+        elif isinstance(error, AuthenticationError):
+            log.warning("node %s: refused a caller: %s", self.name, error)
+            self._directory.refused(peer, error)
+
+    # --- the end ---------------------------------------------------------------------
+
+    def stats(self) -> NodeStats:
+        """Counters of the node itself; those of each link are in `link(peer).stats()`."""
+        with self._driver:
+            drops = Counter(self._engine.drops)
+            drops.update(self._directory.drops)
+            drops.update(self._messages.drops)
+            return NodeStats(
+                name=self.name,
+                links=self._directory.peers(),
+                unclaimed_messages=self._messages.unclaimed,
+                drops=dict(drops),
+            )
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver what was sent, within `timeout` seconds, then end every link.
+
+        Every operation still under way ends with `ClosedError`. Closing twice is
+        allowed; closing in a forked child does nothing.
+        """
+        if forks() != self._forks:
+            return
+        error = ClosedError(f"node {self.name!r} was closed")
+        with self._driver:
+            first, self._closing = not self._closing, True
+            if first:
+                self._messages.fail_all(error)
+                for waiting in self._linking.values():
+                    for connecting in waiting:
+                        connecting.fail(error)
+                self._linking.clear()
+                for link in self._directory:
+                    link.close()
+                    self._engine.touch(link)
+                self._engine.pump()
+        if not first:
+            self._closed.wait(timeout)
+            return
+        self._driver.wait(_AllClosed(self._directory), monotonic() + timeout)
+        with self._driver:
+            for link in self._directory:
+                link.abort(error)
+                self._engine.touch(link)
+            self._engine.pump()
+        self._driver.stop()
+        self._engine.close()
+        self._closed.set()
+
+
+class _AllClosed:
+    """Ends when no link is left."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def done(self) -> bool:
+        """Whether every link has ended."""
+        return not any(True for _ in self._directory)

@@ -1,0 +1,297 @@
+"""Frames: what the sealed payload of a FRAMES packet is made of (docs/spec.md 5).
+
+A packet holds any number of frames, one after another, each with its type in
+the first byte and a layout fixed by that type. Frames are parsed only after
+the packet was authenticated; the parser is strict all the same, because an
+authenticated peer may be hostile. What a message *is* (dtype, shape) stays an
+opaque `description` here: wire and link move bytes, the node reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from struct import error as struct_error
+from typing import Final, NamedTuple
+
+from .codec import MalformedError
+
+MAX_ACK_RANGES: Final = 128
+MAX_DESCRIPTION: Final = 512
+MAX_HANDSHAKE_BODY: Final = 8 * 1024
+
+ACK: Final = 1
+EAGER: Final = 2
+ANNOUNCE: Final = 3
+GRANT: Final = 4
+CREDIT: Final = 5
+WITHDRAW: Final = 6
+DECLINE: Final = 7
+PING: Final = 8
+JOIN: Final = 9
+JOINED: Final = 10
+HANDSHAKE: Final = 11
+CLOSE: Final = 12
+
+_ACK = Struct("<BQB")
+_RANGE = Struct("<QQ")
+_EAGER = Struct("<BQIQHI")
+_ANNOUNCE = Struct("<BQIQHQ")
+_ID_AND_VALUE = Struct("<BQQ")
+_ID = Struct("<BQ")
+_JOIN = Struct("<BH16s")
+_HANDSHAKE = Struct("<BBH")
+_CLOSE = Struct("<BB")
+
+EAGER_OVERHEAD: Final = _EAGER.size
+MAX_ACK: Final = _ACK.size + MAX_ACK_RANGES * _RANGE.size
+
+
+class Ack(NamedTuple):
+    """What has been received: closed ranges of packet numbers, highest first.
+
+    `floor` is the sender's own lowest number that may still need an
+    acknowledgement; below it the peer can forget.
+    """
+
+    floor: int
+    ranges: Sequence[tuple[int, int]]
+
+
+class Eager(NamedTuple):
+    """A whole small message; `payload` is a view into the opened packet."""
+
+    message: int
+    context: int
+    tag: int
+    description: bytes
+    payload: memoryview
+
+
+class Announce(NamedTuple):
+    """A large message that waits for a grant; its bytes come in bulk packets."""
+
+    message: int
+    context: int
+    tag: int
+    description: bytes
+    size: int
+
+
+class Grant(NamedTuple):
+    """Bytes of `message` below offset `limit` may be sent."""
+
+    message: int
+    limit: int
+
+
+class Credit(NamedTuple):
+    """Unclaimed messages may cost up to `limit` in total over the link's life."""
+
+    limit: int
+
+
+class Withdraw(NamedTuple):
+    """The sender takes an announced message back."""
+
+    message: int
+
+
+class Decline(NamedTuple):
+    """The receiver takes no further byte of a granted message."""
+
+    message: int
+
+
+class Ping(NamedTuple):
+    """Asks for an acknowledgement over the path it travels; carries nothing."""
+
+
+class Join(NamedTuple):
+    """A challenge: the path this came over wants to become path `index`."""
+
+    index: int
+    challenge: bytes
+
+
+class Joined(NamedTuple):
+    """The challenge returned over the very path it came by."""
+
+    index: int
+    challenge: bytes
+
+
+class Handshake(NamedTuple):
+    """A handshake message of a re-handshake, carried inside the living link."""
+
+    body: bytes
+
+
+class Close(NamedTuple):
+    """No message follows; the link ends once this is acknowledged."""
+
+    reason: int
+
+
+Frame = (
+    Ack
+    | Eager
+    | Announce
+    | Grant
+    | Credit
+    | Withdraw
+    | Decline
+    | Ping
+    | Join
+    | Joined
+    | Handshake
+    | Close
+)
+
+
+def encode_ack(floor: int, ranges: Sequence[tuple[int, int]]) -> bytes:
+    """`ranges` are closed, descending, at most `MAX_ACK_RANGES`."""
+    count = len(ranges)
+    if count == 1:
+        return _ACK.pack(ACK, floor, 1) + _RANGE.pack(*ranges[0])
+    return b"".join([_ACK.pack(ACK, floor, count), *(_RANGE.pack(*r) for r in ranges)])
+
+
+def encode_eager_head(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
+    """Everything of an EAGER frame but its payload of `size` bytes, which follows."""
+    return _EAGER.pack(EAGER, message, context, tag, len(description), size) + description
+
+
+def encode_announce(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
+    """An ANNOUNCE frame for a message of `size` bytes."""
+    return _ANNOUNCE.pack(ANNOUNCE, message, context, tag, len(description), size) + description
+
+
+def encode_grant(message: int, limit: int) -> bytes:
+    """A GRANT frame up to byte offset `limit`."""
+    return _ID_AND_VALUE.pack(GRANT, message, limit)
+
+
+def encode_credit(limit: int) -> bytes:
+    """A CREDIT frame with the cumulative `limit`."""
+    return _ID.pack(CREDIT, limit)
+
+
+def encode_withdraw(message: int) -> bytes:
+    """A WITHDRAW frame."""
+    return _ID.pack(WITHDRAW, message)
+
+
+def encode_decline(message: int) -> bytes:
+    """A DECLINE frame."""
+    return _ID.pack(DECLINE, message)
+
+
+def encode_ping() -> bytes:
+    """A PING frame."""
+    return bytes((PING,))
+
+
+def encode_join(index: int, challenge: bytes) -> bytes:
+    """A JOIN frame with a 16-byte challenge."""
+    return _JOIN.pack(JOIN, index, challenge)
+
+
+def encode_joined(index: int, challenge: bytes) -> bytes:
+    """A JOINED frame that echoes the challenge."""
+    return _JOIN.pack(JOINED, index, challenge)
+
+
+def encode_handshake(body: bytes) -> bytes:
+    """A HANDSHAKE frame around one handshake packet."""
+    return _HANDSHAKE.pack(HANDSHAKE, 0, len(body)) + body
+
+
+def encode_close(reason: int) -> bytes:
+    """A CLOSE frame."""
+    return _CLOSE.pack(CLOSE, reason)
+
+
+def decode(payload: memoryview) -> Iterator[Frame]:
+    """Yield the frames of an opened packet, in order.
+
+    Raises:
+        MalformedError: from the first frame that is not well formed; the frames
+            before it have been yielded.
+    """
+    offset, end = 0, len(payload)
+    while offset < end:
+        kind = payload[offset]
+        try:
+            if kind == EAGER:
+                _, message, context, tag, described, size = _EAGER.unpack_from(payload, offset)
+                offset += _EAGER.size
+                body = offset + described
+                if described > MAX_DESCRIPTION or body + size > end:
+                    raise MalformedError("EAGER frame exceeds its packet")
+                yield Eager(
+                    message,
+                    context,
+                    tag,
+                    bytes(payload[offset:body]),
+                    payload[body : body + size],
+                )
+                offset = body + size
+            elif kind == ACK:
+                frame, offset = _decode_ack(payload, offset)
+                yield frame
+            else:
+                other, offset = _decode_other(kind, payload, offset)
+                yield other
+        except struct_error:
+            raise MalformedError("truncated frame") from None
+
+
+def _decode_ack(payload: memoryview, offset: int) -> tuple[Ack, int]:
+    _, floor, count = _ACK.unpack_from(payload, offset)
+    offset += _ACK.size
+    if count > MAX_ACK_RANGES:
+        raise MalformedError(f"{count} ranges in an ACK, at most {MAX_ACK_RANGES}")
+    ranges: list[tuple[int, int]] = []
+    ceiling = 1 << 64
+    for _ in range(count):
+        first, last = _RANGE.unpack_from(payload, offset)
+        offset += _RANGE.size
+        if not first <= last < ceiling:
+            raise MalformedError("ACK ranges are not descending")
+        ranges.append((first, last))
+        ceiling = first
+    return Ack(floor, ranges), offset
+
+
+def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, int]:
+    if kind == ANNOUNCE:
+        _, message, context, tag, described, size = _ANNOUNCE.unpack_from(payload, offset)
+        offset += _ANNOUNCE.size
+        body = offset + described
+        if described > MAX_DESCRIPTION or body > len(payload):
+            raise MalformedError("ANNOUNCE frame exceeds its packet")
+        return Announce(message, context, tag, bytes(payload[offset:body]), size), body
+    if kind == GRANT:
+        _, message, value = _ID_AND_VALUE.unpack_from(payload, offset)
+        return Grant(message, value), offset + _ID_AND_VALUE.size
+    if kind in _ONE_NUMBER:
+        return _ONE_NUMBER[kind](_ID.unpack_from(payload, offset)[1]), offset + _ID.size
+    if kind == PING:
+        return Ping(), offset + 1
+    if kind in (JOIN, JOINED):
+        _, index, challenge = _JOIN.unpack_from(payload, offset)
+        frame = Join(index, challenge) if kind == JOIN else Joined(index, challenge)
+        return frame, offset + _JOIN.size
+    if kind == HANDSHAKE:
+        _, zero, size = _HANDSHAKE.unpack_from(payload, offset)
+        offset += _HANDSHAKE.size
+        if zero or size > MAX_HANDSHAKE_BODY or offset + size > len(payload):
+            raise MalformedError("HANDSHAKE frame exceeds its packet")
+        return Handshake(bytes(payload[offset : offset + size])), offset + size
+    if kind == CLOSE:
+        return Close(_CLOSE.unpack_from(payload, offset)[1]), offset + _CLOSE.size
+    raise MalformedError(f"unknown frame type {kind}")
+
+
+_ONE_NUMBER: Final = {CREDIT: Credit, WITHDRAW: Withdraw, DECLINE: Decline}
