@@ -7,30 +7,35 @@
 
 Every link is sealed with keys of its own and protected against replay; there
 is no plaintext mode. The wire protocol is docs/spec.md.
+
+Names are loaded when they are first used, so that a program which only looks
+at errors or the version does not pay for sockets and cryptography.
 """
 
-import logging as _logging
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from .config import Config
-from .errors import (
-    AuthenticationError,
-    CancelledError,
-    ClosedError,
-    HandshakeError,
-    KeyExhaustedError,
-    LimitError,
-    PeerError,
-    PeerLostError,
-    PeerRefusedError,
-    TransportError,
-    TransportTimeoutError,
-    TruncatedError,
-    UsageError,
-)
-from .identity import Identity, Trust
-from .link.stats import LinkStats, PathStats
-from .node import Node, NodeStats, Work
-from .node import PeerLink as Link
+if TYPE_CHECKING:
+    from .config import Config
+    from .errors import (
+        AuthenticationError,
+        CancelledError,
+        ClosedError,
+        HandshakeError,
+        KeyExhaustedError,
+        LimitError,
+        PeerError,
+        PeerLostError,
+        PeerRefusedError,
+        TransportError,
+        TransportTimeoutError,
+        TruncatedError,
+        UsageError,
+    )
+    from .identity import Identity, Trust
+    from .link.stats import LinkStats, PathStats
+    from .node import Node, NodeStats, Work
+    from .node import PeerLink as Link
 
 __version__ = "0.1.0"
 
@@ -60,4 +65,27 @@ __all__ = [
     "__version__",
 ]
 
-_logging.getLogger("transport").addHandler(_logging.NullHandler())
+_HOMES = {
+    "Config": "config",
+    "Identity": "identity",
+    "Trust": "identity",
+    "LinkStats": "link.stats",
+    "PathStats": "link.stats",
+    "Node": "node",
+    "NodeStats": "node",
+    "Work": "node",
+    "Link": "node",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f".{_HOMES.get(name, 'errors')}", __name__)
+    value: object = getattr(module, "PeerLink" if name == "Link" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -71,7 +71,7 @@ class Config:
                 raise UsageError(f"Config.{field.name} must be a whole number, got {value!r}")
         self._within("paths", 1, 64)
         self._within("packet_payload", 1 * KIB, 16 * MIB)
-        self._within("eager_limit", 1, 256 * KIB)
+        self._within("eager_limit", 256, 256 * KIB)
         self._within("window_packets", 8, 4096)
         self._within("advantage_exponent", 50, 75)
         if self.window_bytes < 2 * self.packet_payload:

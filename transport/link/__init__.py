@@ -8,6 +8,9 @@ go out. `Link` is the whole interface; the other modules are its parts:
     handshake        Noise, evidence, and the root of all keys
     keys             epochs and generations of a living link
     sender           what leaves next, sealed, over which path
+    watch            deadlines: silence, expiry, probes
+    receiver         the way in: verify, open in place, remember
+    mailbox          what node and peer say of messages
     outbox           messages on their way out: credit, eager, rendezvous
     flight           sealed packets not yet acknowledged: loss, round trips
     acknowledgement  what was received, and when to say so

@@ -1,8 +1,8 @@
 """What has been received and not yet acknowledged, and when to say so (docs/spec.md 7.2).
 
-Small packets may wait a moment for company: one acknowledgement for many costs
-both sides less than one for each. Enough of them, or any bulk packet, and it
-leaves as soon as everything that arrived together has been read.
+Packets may wait a moment for company: one acknowledgement for many costs both
+sides less than one for each. Once enough of them wait, or a large message is
+whole, it leaves as soon as everything that arrived together has been read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .ranges import RangeSet
 
 PACKETS_AT_ONCE: Final = 16  # small packets that one acknowledgement waits for
 RANGES_KEPT: Final = 256
-BYTES_AT_ONCE: Final = 128 * 1024
+BYTES_AT_ONCE: Final = 1024 * 1024 + 1  # so of the largest packets every second one
 NEVER: Final = float("inf")
 
 

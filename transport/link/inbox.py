@@ -65,19 +65,17 @@ class Inbox:
         "_credit_span",
         "_granted_credit",
         "_held",
-        "_message_limit",
         "_next_id",
         "_open",
         "_released",
         "messages_received",
     )
 
-    def __init__(self, *, credit: int, message_limit: int) -> None:
+    def __init__(self, *, credit: int) -> None:
         self._credit_span = credit
         self._granted_credit = credit  # as the peer was told, over the link's life
         self._charged = 0
         self._released = 0
-        self._message_limit = message_limit
         self._next_id = 0
         self._held: dict[int, IncomingMessage | None] = {}  # arrived before its turn
         self._open: dict[int, IncomingMessage] = {}  # announced, not ended
@@ -121,15 +119,10 @@ class Inbox:
         """Take the announcement of a large message; return what is now in turn.
 
         Raises:
-            PeerLostError: the peer exceeded its credit or the size limit.
+            PeerLostError: the peer exceeded its credit.
         """
         if not self._is_new(frame.message):
             return []
-        if frame.size > self._message_limit:
-            raise PeerLostError(
-                f"the peer announced a message of {frame.size} bytes; "
-                f"Config.message_limit is {self._message_limit}"
-            )
         self._charge(MESSAGE_COST)
         message = IncomingMessage(frame, None, MESSAGE_COST)
         self._open[message.id] = message

@@ -61,8 +61,16 @@ class Keys:
         self.renew_at = now + self._interval
         self.renewals = 0
 
-    def begin_renewal(self, now: float) -> bytes:
-        """A handshake message that starts a renewal; the responder's is an empty request."""
+    def begin_renewal(self, now: float) -> bytes | None:
+        """A handshake message that starts a renewal; the responder's is an empty request.
+
+        None while one is under way, or its keys are not yet in use both ways: the
+        peer has room for one next generation.
+        """
+        unfinished = self._renewal is not None and self._initiator
+        if unfinished or self._next_secret is not None or not self._in_step:
+            self.renew_at = now + min(1.0, self._interval)  # ask again then
+            return None
         self.renew_at = now + self._interval
         if not self._initiator:
             return b""
@@ -75,6 +83,11 @@ class Keys:
         )
         return self._renewal.first_packet()
 
+    @property
+    def _in_step(self) -> bool:
+        """Whether both directions use the same generation."""
+        return self.opener.generation == self.sealer.generation
+
     def receive_renewal(self, body: bytes, now: float) -> list[bytes]:
         """Take a handshake message from inside the link; return the answers.
 
@@ -85,7 +98,8 @@ class Keys:
         if not body:
             if not self._initiator:
                 raise Drop(STATE)
-            return [] if self._renewal is not None else [self.begin_renewal(now)]
+            begun = self.begin_renewal(now)
+            return [] if begun is None else [begun]
         packet = memoryview(body)
         if not self._initiator and packet[0] == first_byte(Kind.INIT):
             self._renewal = self._answering(packet)  # in place of one that was never finished

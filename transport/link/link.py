@@ -14,9 +14,8 @@ from collections import deque
 from typing import Final
 
 from ..config import Config
-from ..crypto.seal import KeyLimits, Opener
+from ..crypto.seal import KeyLimits
 from ..errors import (
-    AuthenticationError,
     ClosedError,
     HandshakeError,
     KeyExhaustedError,
@@ -27,24 +26,17 @@ from ..errors import (
 from ..wire import frames
 from ..wire.codec import MalformedError
 from ..wire.packet import (
-    BULK_HEADER,
-    BULK_OVERHEAD,
     FIRST_BULK,
     FIRST_FRAMES,
-    FRAMES_HEADER,
-    FRAMES_OVERHEAD,
 )
 from .congestion import CongestionController, FixedWindow
-from .drops import AUTHENTICATION, MALFORMED, STATE, Drop, Drops
+from .drops import AUTHENTICATION, LIMIT, MALFORMED, STATE, Drop, Drops
 from .events import (
     Established,
     Event,
     Failed,
-    MessageArrived,
-    MessageDeclined,
     MessagePlaced,
     MessageSealed,
-    MessageWithdrawn,
     PathBound,
     Warned,
 )
@@ -52,17 +44,19 @@ from .handshake import CIPHER_SUITE, Agreement, Hello, RefusedError, Terms
 from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
 from .keys import Keys
+from .mailbox import Mailbox
 from .outbox import OutgoingMessage
 from .paths import PathState
-from .pathset import PathSet
+from .pathset import MAX_PATHS, PathSet
+from .receiver import Receiver
 from .scheduler import LeastLoaded, Scheduler
 from .sender import Buffer, Sender, Transmit
 from .state import Input, State, next_state
 from .stats import LinkStats
+from .watch import NEVER, Watch
 
 FAILURES_WARN: Final = 1 << 10  # openings that failed: tell the operator
 FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
-NEVER: Final = float("inf")
 
 
 class Link:
@@ -98,15 +92,14 @@ class Link:
         self._pathset = PathSet(config, initiator=self.initiator, random=terms.random)
         self.paths = self._pathset.all
         self._sender = Sender(config, self.paths, self._controller, scheduler or LeastLoaded())
-        self._acknowledgements = self._sender.acknowledgements
-        self._inbox = Inbox(credit=config.unexpected_bytes, message_limit=config.message_limit)
+        self._receiver = Receiver(
+            Inbox(credit=config.unexpected_bytes), self._sender.acknowledgements, now
+        )
+        self._watch = Watch(config, self._pathset, self._sender, self._receiver, now)
         self._events: deque[Event] = deque()
+        self._mailbox = Mailbox(self._sender, self._receiver.inbox, self._events)
         self._close_queued = False
         self._started = now
-        self._last_received = now
-        self._last_tick = now
-        self._look_at = now  # nothing but acknowledgements and expiry is due before this
-        self._packets_received = self._bytes_received = 0
 
     def __repr__(self) -> str:
         return f"<Link peer={self.peer!r} {self.state.name} paths={len(self.paths)}>"
@@ -127,23 +120,21 @@ class Link:
 
     def path_down(self, handle: object, reason: str, now: float) -> None:
         """The transport lost the connection below a path, and what it held."""
-        path = self._pathset.find(handle)
-        if path is None or not path.up:
-            return
-        path.up = path.joined = False
-        path.last_failure = reason
-        self._sender.flight.abandon(path)
-        self._look_at = now
+        self._pathset.down(handle, reason, self._sender.flight)
+        self._watch.look_at = now
 
     def path_up(self, handle: object, now: float) -> None:
         """The connection below a path stands again; it has to prove itself anew."""
-        path = self._pathset.find(handle)
-        if path is None or path.up:
-            return
-        path.up = True
-        self._look_at = now
-        if self.state is State.OPEN or self.state is State.DRAINING:
+        path = self._pathset.restore(handle)
+        self._watch.look_at = now
+        if path is not None and self.state in (State.OPEN, State.DRAINING):
             self._pathset.join(path, self._send_over, now)
+
+    def _bind(self, index: int, handle: object, now: float) -> PathState:
+        """The peer reaches us over `handle`: packets from there belong to path `index`."""
+        if self._pathset.bind(index, handle, self._sender.flight, now):
+            self._events.append(PathBound(index=index, handle=handle))
+        return self.paths[index]
 
     def _send_over(self, path: PathState, frame: bytes, now: float) -> None:
         if self._keys is None:
@@ -161,26 +152,24 @@ class Link:
             self.state = next_state(self.state, Input.ATTEMPT_RENEWED)
         path = self.paths[self._introduction.attempts % len(self.paths)]
         self._sender.send_bare(path.handle, self._introduction.begin(now))
-        self._look_at = self._introduction.due
+        self._watch.look_at = self._introduction.due
 
-    def _receive_handshake(
-        self, handle: object, packet: memoryview, now: float, address: str
-    ) -> None:
+    def _receive_handshake(self, handle: object, packet: memoryview, now: float) -> None:
         try:
             answers, agreement = self._introduction.receive(packet, now)
         except RefusedError as error:
             self._sender.send_bare(handle, error.answer)
             raise
         finally:
-            self._look_at = now
+            self._watch.look_at = now
         for answer in answers:
             self._sender.send_bare(handle, answer)
         if self.state is State.HANDSHAKING and self._introduction.transcript_agreed:
             self.state = next_state(self.state, Input.TRANSCRIPT_AGREED)
         if agreement is not None and self._keys is None:
-            self._adopt(agreement, handle, address, now)
+            self._adopt(agreement, handle, now)
 
-    def _adopt(self, agreement: Agreement, handle: object, address: str, now: float) -> None:
+    def _adopt(self, agreement: Agreement, handle: object, now: float) -> None:
         """Both sides' evidence is accepted: from here on there are application keys."""
         config = self._config
         self._keys = Keys(
@@ -192,12 +181,12 @@ class Link:
             interval=config.rehandshake_interval,
             now=now,
         )
+        self._receiver.keys = self._keys
+        self._receiver.last_received = now
         self._sender.open(config, agreement)
-        self._last_received = now
         if not self.initiator:
             # The connection that brought the last message is the one that works.
-            if self._pathset.bind(0, handle, address, self._sender.flight, now):
-                self._events.append(PathBound(index=0, handle=handle))
+            self._bind(0, handle, now)
             self.state = next_state(self.state, Input.EVIDENCE_ACCEPTED_AS_RESPONDER)
             return
         path = self._pathset.find(handle)
@@ -222,17 +211,18 @@ class Link:
         """Take fresh keys by a new handshake inside the living link (docs/spec.md 6.5)."""
         if self._keys is not None:
             message = self._keys.begin_renewal(now)
-            self._sender.outbox.control(frames.encode_handshake(message))
+            if message is not None:
+                self._sender.outbox.control(frames.encode_handshake(message))
 
     # --- messages --------------------------------------------------------------------
 
     def send(
         self, data: memoryview, description: bytes, *, context: int, tag: int
-    ) -> OutgoingMessage:
+    ) -> OutgoingMessage | None:
         """Queue a message of flat bytes.
 
-        Its stage says whether the buffer is free already; if not, `MessageSealed`
-        or `MessageDeclined` will.
+        Returns None where the bytes were copied, so that the buffer is free
+        already; else `MessageSealed` or `MessageDeclined` will tell of it.
 
         Raises:
             ClosedError: the link is not open.
@@ -247,26 +237,18 @@ class Link:
 
     def accept(self, message: IncomingMessage, destination: memoryview) -> None:
         """Open an announced message's bytes into `destination`, which has its exact size."""
-        if self._inbox.accept(message, destination):
-            self._events.append(MessagePlaced(message))
-        self._sender.outbox.control(frames.encode_grant(message.id, message.size))
-        self._give_credit()
+        if self.state is not State.CLOSED:
+            self._mailbox.accept(message, destination)
 
     def release(self, message: IncomingMessage) -> None:
         """A small message was consumed: its credit may be used again."""
-        self._inbox.release(message)
-        self._give_credit()
+        if self.state is not State.CLOSED:
+            self._mailbox.release(message)
 
     def decline(self, message: IncomingMessage) -> None:
         """Take no further byte of an announced message; its sender is told."""
-        if self.state is not State.CLOSED and self._inbox.decline(message):
-            self._sender.outbox.control(frames.encode_decline(message.id))
-            self._give_credit()
-
-    def _give_credit(self) -> None:
-        limit = self._inbox.credit_due()
-        if limit is not None and self.state is not State.CLOSED:
-            self._sender.outbox.control(frames.encode_credit(limit))
+        if self.state is not State.CLOSED:
+            self._mailbox.decline(message)
 
     @property
     def last_message(self) -> int:
@@ -280,7 +262,7 @@ class Link:
 
     # --- receiving -------------------------------------------------------------------
 
-    def receive_packet(self, handle: object, packet: Buffer, now: float, address: str = "") -> None:
+    def receive_packet(self, handle: object, packet: Buffer, now: float) -> None:
         """Take a packet that came over `handle`; hostile ones are dropped and counted."""
         view = packet if isinstance(packet, memoryview) else memoryview(packet)
         try:
@@ -288,145 +270,93 @@ class Link:
                 raise Drop(STATE)
             first = view[0]
             if first == FIRST_FRAMES:
-                self._receive_frames(handle, view, now, address)
+                self._receive_frames(handle, view, now)
             elif first == FIRST_BULK:
-                self._receive_bulk(handle, view, now)
+                self._receive_piece(handle, view, now)
             elif self._keys is None or self.state is State.CONFIRMING:
-                self._receive_handshake(handle, view, now, address)
+                self._receive_handshake(handle, view, now)
             else:
                 raise Drop(STATE)
         except Drop as drop:
             self.drops[drop.cause] += 1
+            if drop.cause == AUTHENTICATION and self._keys is not None:
+                self._opening_failed(self._keys.opener.failures, now)
         except (PeerError, KeyExhaustedError) as error:
             self.abort(error)
 
-    def _fresh(self, keys: Keys | None, number: int) -> Keys:
-        """The keys to open packet `number` with; a number seen before goes no further."""
-        if keys is None:
-            raise Drop(STATE)
-        cause = keys.opener.verdict(number)
-        if cause is not None:
-            raise Drop(cause)
-        return keys
-
-    def _receive_frames(self, handle: object, packet: memoryview, now: float, address: str) -> None:
-        if len(packet) < FRAMES_OVERHEAD:
-            raise Drop(MALFORMED)
-        number = FRAMES_HEADER.unpack_from(packet)[4]
-        keys = self._fresh(self._keys, number)
-        try:
-            payload = keys.opener.open_frames(packet)
-        except AuthenticationError:
-            self._opening_failed(keys.opener, now)
-            raise Drop(AUTHENTICATION) from None
-        self._opened(handle, number, len(packet), now)
+    def _receive_frames(self, handle: object, packet: memoryview, now: float) -> None:
+        payload = self._receiver.open_frames(packet, now)
+        self._came_over(handle, len(packet), now)
         elicits = False
         try:
             for frame in frames.decode(payload):
                 if type(frame) is frames.Ack:
-                    if frame.floor:
-                        self._acknowledgements.forget_below(frame.floor)
-                        keys.opener.forget_before(frame.floor)
-                    self._sender.on_ack(frame.ranges, now)
-                else:
-                    elicits = True
-                    self._on_frame(frame, keys, handle, address, now)
+                    self._on_ack(frame, now)
+                    continue
+                elicits = True
+                try:
+                    self._on_frame(frame, handle, now)
+                except Drop as drop:  # of this frame; those behind it are acknowledged too
+                    self.drops[drop.cause] += 1
+                if self.state is State.CLOSED:
+                    return
         except MalformedError:
             raise Drop(MALFORMED) from None
         finally:
             if elicits:
-                self._acknowledgements.owe(len(packet), now)
+                self._sender.acknowledgements.owe(len(packet), now)
 
-    def _receive_bulk(self, handle: object, packet: memoryview, now: float) -> None:
-        size = len(packet) - BULK_OVERHEAD
-        if size <= 0:
-            raise Drop(MALFORMED)
-        _, _, _, _, number, message_id, offset = BULK_HEADER.unpack_from(packet)
-        keys = self._fresh(self._keys, number)
-        refused: Drop | None = None
-        message: IncomingMessage | None = None
-        try:
-            message, destination = self._inbox.slot_for(message_id, offset, size)
-        except Drop as drop:
-            # Opened all the same, aside: if it is authentic its sender needs the ack.
-            refused, destination = drop, memoryview(bytearray(size))
-        try:
-            keys.opener.open_bulk_into(packet, destination)
-        except AuthenticationError:
-            self._opening_failed(keys.opener, now)
-            raise Drop(AUTHENTICATION) from None
-        self._opened(handle, number, len(packet), now)
-        self._acknowledgements.now_due = True
-        if refused is not None or message is None:
-            raise refused or Drop(STATE)
-        if self._inbox.placed(message, offset, size):
+    def _receive_piece(self, handle: object, packet: memoryview, now: float) -> None:
+        message = self._receiver.open_piece(packet, now)
+        self._came_over(handle, len(packet), now)
+        if message is not None:
             self._events.append(MessagePlaced(message))
 
-    def _opened(self, handle: object, number: int, size: int, now: float) -> None:
-        """A packet was authentic: the peer lives, and this path leads from it."""
-        self._last_received = now
-        self._packets_received += 1
-        self._bytes_received += size
-        self._acknowledgements.received(number)
+    def _came_over(self, handle: object, size: int, now: float) -> None:
+        """An authentic packet: this path leads from the peer, and the peer has our keys."""
         path = self._pathset.find(handle)
         if path is not None:
             path.packets_received += 1
             path.bytes_received += size
         if self.state is State.CONFIRMING:
             self.state = next_state(self.state, Input.CONFIRMED)
-            self._look_at = now
+            self._watch.look_at = now
             self._open(now)
 
-    def _opening_failed(self, opener: Opener, now: float) -> None:
-        failures = opener.failures
+    def _opening_failed(self, failures: int, now: float) -> None:
         if failures == FAILURES_WARN:
             self._events.append(
                 Warned(text=f"{failures} packets for the link to {self.peer!r} did not open")
             )
-        if failures % FAILURES_RENEW == 0 and self.state is State.OPEN:
+        if failures and failures % FAILURES_RENEW == 0 and self.state is State.OPEN:
             self.renew(now)
 
-    def _on_frame(
-        self, frame: frames.Frame, keys: Keys, handle: object, address: str, now: float
-    ) -> None:
-        events, outbox = self._events, self._sender.outbox
+    def _on_ack(self, ack: frames.Ack, now: float) -> None:
+        if ack.floor and self._keys is not None:
+            self._sender.acknowledgements.forget_below(ack.floor)
+            self._keys.opener.forget_before(ack.floor)
+        self._sender.on_ack(ack.ranges, now)
+
+    def _on_frame(self, frame: frames.Frame, handle: object, now: float) -> None:
+        if self._mailbox.on_frame(frame) or self._keys is None:
+            return
         match frame:
-            case frames.Eager():
-                events.extend(map(MessageArrived, self._inbox.on_eager(frame)))
-            case frames.Announce():
-                events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
-            case frames.Grant():
-                finished = outbox.on_grant(frame.message, frame.limit)
-                if finished is not None:
-                    events.append(MessageSealed(finished))
-            case frames.Credit():
-                events.extend(map(MessageSealed, outbox.on_credit(frame.limit)))
-            case frames.Withdraw():
-                withdrawn, in_turn = self._inbox.on_withdraw(frame.message)
-                if withdrawn is not None:
-                    events.append(MessageWithdrawn(withdrawn))
-                events.extend(map(MessageArrived, in_turn))
-                self._give_credit()
-            case frames.Decline():
-                declined = outbox.on_decline(frame.message)
-                if declined is not None:
-                    events.append(MessageDeclined(declined))
             case frames.Join():
-                path, bound = self._pathset.on_join(
-                    frame, handle, address, self._sender.flight, now
-                )
-                if bound:
-                    events.append(PathBound(index=path.index, handle=handle))
-                self._send_over(path, frames.encode_joined(frame.index, frame.challenge), now)
+                if self.initiator or frame.path >= MAX_PATHS:
+                    raise Drop(STATE)  # only the caller opens paths, and only so many
+                if self._sender.raw_waiting >= MAX_PATHS:
+                    raise Drop(LIMIT)
+                path = self._bind(frame.path, handle, now)
+                self._send_over(path, frames.encode_joined(frame.path, frame.challenge), now)
             case frames.Joined():
                 self._pathset.on_joined(frame, handle)
             case frames.Handshake():
-                answers = keys.receive_renewal(frame.body, now)
+                answers = self._keys.receive_renewal(frame.body, now)
                 # In one packet, because packets may overtake each other.
-                outbox.control(b"".join(map(frames.encode_handshake, answers)))
+                self._sender.outbox.control(b"".join(map(frames.encode_handshake, answers)))
             case frames.Close():
                 # Acknowledged ahead of the end, so that the peer need not wait.
-                self._sender.send_ack(keys)
+                self._sender.send_ack(self._keys)
                 error = PeerLostError(f"peer {self.peer!r} closed the link")
                 self._end(Input.PEER_CLOSED, error)
             case _:
@@ -475,59 +405,38 @@ class Link:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called, or earlier; infinity once closed."""
-        if self.state is State.CLOSED:
-            return NEVER
-        return min(self._look_at, self._acknowledgements.due, self._sender.expires_after)
+        return NEVER if self.state is State.CLOSED else self._watch.due
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: acknowledge, repeat, probe, renew keys, give up."""
         if self.state is State.CLOSED:
             return
-        if self._keys is None or self.state is State.CONFIRMING:
+        keys = self._keys
+        if keys is None or self.state is State.CONFIRMING:
             self._handshake_timeout(now)
             return
-        if now >= self._acknowledgements.due:
-            self._acknowledgements.now_due = True
-            self._acknowledgements.due = NEVER
-        if now >= self._look_at or now >= self._sender.expires_after:
-            self._look_around(self._keys, now)
-
-    def _look_around(self, keys: Keys, now: float) -> None:
-        """Check everything that has a deadline, and find out when to do so again."""
-        config = self._config
-        if now - self._last_tick > 2 * config.heartbeat_interval:
-            # This side stood still. The peer's packets may be waiting to be read.
-            grace = now - config.peer_timeout + 2 * config.heartbeat_interval
-            self._last_received = max(self._last_received, grace)
-        self._last_tick = now
-        if now - self._last_received >= config.peer_timeout:
-            silence = now - self._last_received
-            self._fail(PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s"))
+        self._watch.acknowledge(now)
+        if not self._watch.is_due(now):
             return
-        if now >= keys.renew_at and self.state is State.OPEN:
+        silence = self._watch.silence(now)
+        if silence is not None:
+            self._peer_is_silent(silence)
+            return
+        is_open = self.state is State.OPEN
+        if is_open and now >= keys.renew_at:
             self.renew(now)
-        # The next look is at most a heartbeat away, so that standing still is noticed.
-        due = min(
-            self._last_received + config.peer_timeout,
-            keys.renew_at,
-            now + config.heartbeat_interval,
-        )
-        flight, expires = self._sender.flight, NEVER
-        for path in self.paths:
-            flight.expire(path, now, config.retransmit_min, config.retransmit_max)
-            if not path.in_flight and now >= self._pathset.due(path):
-                self._pathset.probe(path, self._send_over, now)
-            deadline = flight.deadline(path, config.retransmit_min, config.retransmit_max)
-            if deadline is not None:
-                expires = min(expires, deadline)
-            else:
-                due = min(due, self._pathset.due(path))
-        self._look_at = due
-        self._sender.expires_after = expires
+        self._watch.look(keys, self._send_over, now, may_renew=is_open)
+
+    def _peer_is_silent(self, silence: float) -> None:
+        if self._close_queued and self._sender.outbox.idle:
+            # Everything was delivered; only the acknowledgement of the goodbye is missing.
+            self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
+        else:
+            self._fail(PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s"))
 
     def _handshake_timeout(self, now: float) -> None:
-        self._look_at = self._introduction.due
-        if now < self._look_at:
+        self._watch.look_at = self._introduction.due
+        if now < self._watch.look_at:
             return
         if self.initiator:
             self.begin(now)
@@ -548,7 +457,7 @@ class Link:
         if self.state is State.OPEN or self.state is State.DRAINING:
             path = self._sender.any_path()
             if path is not None:
-                self._send_over(path, frames.encode_close(1), self._last_tick)
+                self._send_over(path, frames.encode_close(1), self._receiver.last_received)
         self._fail(error)
 
     def _fail(self, error: TransportError) -> None:
@@ -562,7 +471,7 @@ class Link:
             Failed(
                 error=error,
                 outgoing=tuple(self._sender.outbox.fail()),
-                incoming=tuple(self._inbox.fail()),
+                incoming=tuple(self._receiver.inbox.fail()),
             )
         )
         self._sender.flight.clear()
@@ -571,9 +480,8 @@ class Link:
 
     def stats(self) -> LinkStats:
         """A snapshot of counters and estimates."""
+        keys, sender, receiver = self._keys, self._sender, self._receiver
         paths = tuple(path.stats() for path in self.paths)
-        trips = [path.rtt for path in paths if path.rtt is not None and path.state == "usable"]
-        keys, sender = self._keys, self._sender
         return LinkStats(
             peer=self.peer,
             state=self.state.name.lower(),
@@ -581,18 +489,18 @@ class Link:
             generation=keys.renewals if keys else 0,
             epoch=keys.sealer.epoch if keys else 0,
             handshake_seconds=self.handshake_seconds,
-            rtt=min(trips, default=None),
+            rtt=min((path.rtt for path in paths if path.rtt is not None), default=None),
             bytes_sent=sender.bare_bytes + sum(path.bytes_sent for path in paths),
-            bytes_received=self._bytes_received,
+            bytes_received=receiver.bytes_received,
             packets_sent=sender.bare_packets + sum(path.packets_sent for path in paths),
-            packets_received=self._packets_received,
+            packets_received=receiver.packets_received,
             messages_sent=sender.outbox.messages_sent,
-            messages_received=self._inbox.messages_received,
+            messages_received=receiver.inbox.messages_received,
             retransmissions=sender.flight.retransmissions,
             in_flight_bytes=sender.flight.bytes,
             in_flight_packets=len(sender.flight),
             window_bytes=self._controller.window_bytes,
-            unclaimed_messages=self._inbox.unclaimed,
+            unclaimed_messages=receiver.inbox.unclaimed,
             drops=dict(self.drops),
             paths=paths,
         )

@@ -106,26 +106,41 @@ class Outbox:
         """Granted messages with bytes left to seal; served in turn, a packet each."""
         self.messages_sent = 0
 
-    def post(self, data: memoryview, description: bytes, context: int, tag: int) -> OutgoingMessage:
-        """Take a message; where its stage comes back SEALED its buffer is free already."""
-        message = OutgoingMessage(self._next_id, data, description, context, tag)
-        self._next_id += 1
-        self._unsettled[message.id] = 1
+    def post(
+        self, data: memoryview, description: bytes, context: int, tag: int
+    ) -> OutgoingMessage | None:
+        """Take a message; None where it was copied, so that its buffer is free already."""
+        number = self._next_id
+        self._next_id = number + 1
+        self._unsettled[number] = 1
         self.messages_sent += 1
+        size = len(data)
+        if not self._waiting and self._may_be_eager(size):
+            self._spent += size + MESSAGE_COST
+            self._emit_eager(number, data, description, context, tag)
+            return None
+        message = OutgoingMessage(number, data, description, context, tag)
         if self._waiting or not self._admit(message):
             self._waiting.append(message)
         return message
 
+    def _may_be_eager(self, size: int) -> bool:
+        left = self._credit - self._spent - self._eager_reserve
+        return size <= self._eager_limit and size + MESSAGE_COST <= left
+
     def _admit(self, message: OutgoingMessage) -> bool:
-        """Emit the message's first frame if credit allows it."""
-        left = self._credit - self._spent
-        size = message.size
-        eager = message.stage is Stage.WAITING and size <= self._eager_limit
-        if eager and size + MESSAGE_COST <= left - self._eager_reserve:
-            self._spent += size + MESSAGE_COST
-            self._emit_eager(message)
+        """Emit the first frame of a message that waited, if credit allows it."""
+        if message.stage is Stage.WAITING and self._may_be_eager(message.size):
+            assert message.data is not None
+            self._spent += message.size + MESSAGE_COST
+            self._emit_eager(
+                message.id, message.data, message.description, message.context, message.tag
+            )
+            message.data = None
+            message.offset = message.size
+            message.stage = Stage.SEALED
             return True
-        if left < MESSAGE_COST:
+        if self._credit - self._spent < MESSAGE_COST:
             return False
         self._spent += MESSAGE_COST
         if message.stage is Stage.ENDED:
@@ -134,18 +149,16 @@ class Outbox:
         self._emit_announcement(message)
         return True
 
-    def _emit_eager(self, message: OutgoingMessage) -> None:
-        head = frames.encode_eager_head(
-            message.id, message.context, message.tag, message.description, message.size
-        )
-        draft = self._draft_for(len(head) + message.size)
+    def _emit_eager(
+        self, number: int, data: memoryview, description: bytes, context: int, tag: int
+    ) -> None:
+        size = len(data)
+        head = frames.encode_eager_head(number, context, tag, description, size)
+        draft = self._draft_for(len(head) + size)
         draft.frames += head
-        if message.data is not None and message.size:
-            draft.frames += message.data
-        draft.messages.append(message.id)
-        message.data = None
-        message.offset = message.size
-        message.stage = Stage.SEALED
+        if size:
+            draft.frames += data
+        draft.messages.append(number)
 
     def _emit_announcement(self, message: OutgoingMessage) -> None:
         self.control(

@@ -47,7 +47,7 @@ class PathSet:
         path.challenge = self._random(16)
         send_over(path, frames.encode_join(path.index, path.challenge), now)
 
-    def bind(self, index: int, handle: object, address: str, flight: Flight, now: float) -> bool:
+    def bind(self, index: int, handle: object, flight: Flight, now: float) -> bool:
         """Path `index` leads over `handle` from now on; False where it did already.
 
         A handle belongs to one path: the one that it belonged to before is down.
@@ -64,22 +64,26 @@ class PathSet:
             flight.abandon(other)
         flight.abandon(path)
         self._by_handle.pop(path.handle, None)
-        path.handle, path.address = handle, address
+        path.handle = handle
         self._by_handle[handle] = path
         return True
 
-    def on_join(
-        self, frame: frames.Join, handle: object, address: str, flight: Flight, now: float
-    ) -> tuple[PathState, bool]:
-        """The caller reaches us over `handle`; return the path and whether it is bound anew.
+    def down(self, handle: object, reason: str, flight: Flight) -> None:
+        """The connection below a path is gone: repeat elsewhere what was on it."""
+        path = self._by_handle.get(handle)
+        if path is not None and path.up:
+            path.up = path.joined = False
+            path.challenge = None
+            path.last_failure = reason
+            flight.abandon(path)
 
-        Raises:
-            Drop: only the initiator opens paths, and only so many.
-        """
-        if self._initiator or frame.index >= MAX_PATHS:
-            raise Drop(STATE)
-        bound = self.bind(frame.index, handle, address, flight, now)
-        return self.all[frame.index], bound
+    def restore(self, handle: object) -> PathState | None:
+        """The connection below a path stands again; return the path if it was down."""
+        path = self._by_handle.get(handle)
+        if path is None or path.up:
+            return None
+        path.up = True
+        return path
 
     def on_joined(self, frame: frames.Joined, handle: object) -> None:
         """The peer returned a challenge.
@@ -88,7 +92,7 @@ class PathSet:
             Drop: not the one sent over this path, or not over this path.
         """
         path = self._by_handle.get(handle)
-        if path is None or path.index != frame.index or path.challenge != frame.challenge:
+        if path is None or path.index != frame.path or path.challenge != frame.challenge:
             raise Drop(STATE)
         path.challenge = None
         path.joined = True

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ..config import Config
@@ -138,6 +138,11 @@ class Sender:
         """A path for a packet that is not tracked."""
         return self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
 
+    @property
+    def raw_waiting(self) -> int:
+        """Packets that bypass the flight and have not left."""
+        return len(self._raw)
+
     def next_raw(self) -> Transmit | None:
         """The next packet that bypasses the flight."""
         return self._raw.popleft() if self._raw else None
@@ -248,7 +253,7 @@ class Sender:
         self.bare_bytes += len(data)
         return data
 
-    def on_ack(self, ranges: Iterable[tuple[int, int]], now: float) -> None:
+    def on_ack(self, ranges: Sequence[tuple[int, int]], now: float) -> None:
         """The peer acknowledged packets: settle their messages, free their slots."""
         settled = self.flight.acknowledge(ranges, now)
         if not settled:

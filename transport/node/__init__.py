@@ -9,8 +9,13 @@ directory  which links there are, and who may make one
 driver     which thread does all this
 """
 
+import logging as _logging
+
 from .handle import PeerLink
 from .node import Node, NodeStats
 from .work import Work
 
 __all__ = ["Node", "NodeStats", "PeerLink", "Work"]
+
+# A library speaks only where its user has asked to hear it.
+_logging.getLogger("transport").addHandler(_logging.NullHandler())

@@ -77,14 +77,19 @@ class _Sleeper:
 
 
 class Driver:
-    """Runs `step(ready)` under one lock whenever descriptors or deadlines ask for it.
+    """Runs `step(ready, until)` under one lock whenever descriptors or deadlines ask for it.
 
+    `ready` are descriptors that woke it; where `until` ends, the step may return
+    early and leave the rest for the next one.
     `next_timeout()` says when the engine wants a step without any descriptor.
     The driver is a context manager: inside it the calling thread holds the engine.
     """
 
     def __init__(
-        self, name: str, step: Callable[[Sequence[int]], None], next_timeout: Callable[[], float]
+        self,
+        name: str,
+        step: Callable[[Sequence[int], Waitable | None], None],
+        next_timeout: Callable[[], float],
     ) -> None:
         self._step = step
         self._next_timeout = next_timeout
@@ -96,7 +101,8 @@ class Driver:
         self._waiters = 0
         self._last_wait = 0.0
         self._spins_in_vain = 0
-        self._any_ended = False
+        self.any_ended = False
+        """Some work has ended since waiters were last told; set under the lock."""
         self._stopping = False
         self._thread = threading.Thread(
             target=self._background, name=f"sealfabric-{name}", daemon=True
@@ -123,21 +129,17 @@ class Driver:
     def __exit__(self, *exc: object) -> None:
         """Wake whoever waits for what has ended meanwhile, and let the engine go."""
         try:
-            if self._any_ended:
+            if self.any_ended:
                 self._tell_waiters()
         finally:
             self._lock.release()
 
     def _tell_waiters(self) -> None:
-        self._any_ended = False
+        self.any_ended = False
         if self._waiters:
             self._changed.notify_all()
             if self._front.asleep:
                 self._front.wake()
-
-    def ended(self) -> None:
-        """Some work has ended; called under the lock."""
-        self._any_ended = True
 
     def expect_by(self, deadline: float) -> None:
         """Something is now due at `deadline`; called under the lock."""
@@ -173,8 +175,8 @@ class Driver:
     def _wait(self, work: Waitable, deadline: float | None) -> bool:
         ready: list[int] = []
         while True:
-            self._step(ready)
-            if self._any_ended:
+            self._step(ready, work)
+            if self.any_ended:
                 self._tell_waiters()
             if work.done():
                 return True
@@ -225,8 +227,8 @@ class Driver:
                     return
                 busy = self._waiters > 0
                 if not busy and monotonic() - self._last_wait >= RECENT:
-                    self._step(ready)
-                    if self._any_ended:
+                    self._step(ready, None)
+                    if self.any_ended:
                         self._tell_waiters()
                     ready = self._sleep(self._back, monotonic(), None)
                     continue

@@ -23,7 +23,7 @@ from ..path.zeromq import Dialer, ZeroMQ
 from ..wire.codec import MalformedError
 from ..wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, VersionError, classify
 from .directory import Directory
-from .driver import Driver
+from .driver import Driver, Waitable
 
 log = logging.getLogger("transport")
 
@@ -118,10 +118,15 @@ class Engine:
     def pump(self) -> None:
         """Send at once what can be sent without sleeping; called under the lock."""
         if self._active:
-            self._step(())
-        self.driver.expect_by(monotonic() + self._config.retransmit_min)
+            self._step((), None)
+            self.driver.expect_by(self._look_at)
 
-    def _step(self, ready: Sequence[int]) -> None:
+    def _step(self, ready: Sequence[int], until: Waitable | None) -> None:
+        """Do what there is to do; leave early, the rest noted, once `until` has ended.
+
+        Sending comes before looking for more: an answer leaves at once, and what
+        its sending has stirred is looked at while the answer travels.
+        """
         for descriptor in ready:
             endpoint = self._endpoints.get(descriptor)
             if endpoint is not None:
@@ -130,24 +135,33 @@ class Engine:
                 self._check_connectivity(self._monitored[descriptor])
         while True:
             now = monotonic()
-            if self._stirred:
-                self._receive(now)
-            self._run_due(now)
             if self._active:
                 self._serve(now)
-            elif not self._stirred:
+            if now >= self._look_at or self._timers:
+                self._run_due(now)
+            if self._stirred and self._receive(now, until):
+                return
+            if not self._active and not self._stirred:
                 return
 
-    def _receive(self, now: float) -> None:
-        """One batch from each endpoint that may have something."""
+    def _receive(self, now: float, until: Waitable | None) -> bool:
+        """One batch from each endpoint that may have something; True once `until` has ended."""
         endpoints, self._stirred = self._stirred, {}
+        ended = False
         for endpoint in endpoints:
+            if ended:
+                self._stirred[endpoint] = None
+                continue
             count = 0
             for path, packet in endpoint.receive(RECEIVE_BATCH):
                 count += 1
                 self._dispatch(path, packet, now)
-            if count == RECEIVE_BATCH:
+                if until is not None and until.done():
+                    ended = True
+                    break
+            if ended or count == RECEIVE_BATCH:
                 self._stirred[endpoint] = None
+        return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
         if len(packet) >= 8 and packet[0] in (FIRST_FRAMES, FIRST_BULK):
@@ -170,8 +184,10 @@ class Engine:
         if link is None:
             self.drops[UNKNOWN_LINK] += 1
             return
-        link.receive_packet(path, packet, now, path.address)
+        link.receive_packet(path, packet, now)
         self._active[link] = None
+        while (event := link.poll_event()) is not None:
+            self._handle(link, event)
 
     def _answer(self, path: Path, packet: Buffer, now: float) -> None:
         if self._path_filter is not None:
@@ -180,7 +196,7 @@ class Engine:
         if link is not None:
             path.keep()
             self._paths.setdefault(link, []).append(path)
-            link.receive_packet(path, packet, now, path.address)
+            link.receive_packet(path, packet, now)
             self._active[link] = None
 
     def _check_connectivity(self, endpoint: Endpoint) -> None:
@@ -219,21 +235,20 @@ class Engine:
                 self._release(link)
 
     def _handle(self, link: Link, event: Event) -> None:
-        match event:
-            case Established():
-                self._directory.established(link)
-                self._on_event(link, event)
-            case PathBound(handle=handle):
-                path = cast(Path, handle)
-                path.keep()
-                self._paths.setdefault(link, []).append(path)
-            case Warned(text=text):
-                log.warning("%s", text)
-            case Failed(error=error):
-                self._directory.ended(link, error)
-                self._on_event(link, event)
-            case _:
-                self._on_event(link, event)
+        if isinstance(event, Established):
+            self._directory.established(link)
+        elif isinstance(event, Failed):
+            self._directory.ended(link, event.error)
+        elif isinstance(event, PathBound):
+            path = cast(Path, event.handle)
+            path.keep()
+            link.paths[event.index].address = path.address
+            self._paths.setdefault(link, []).append(path)
+            return
+        elif isinstance(event, Warned):
+            log.warning("%s", event.text)
+            return
+        self._on_event(link, event)
 
     def _retire(self, link: Link, error: TransportError) -> None:
         link.abort(error)

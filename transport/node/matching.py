@@ -14,19 +14,21 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Arrival(Protocol):
-    """A message as the matcher sees it."""
+    """A message as the matcher sees it; `serial`, its place in line, is the matcher's to set."""
 
     source: str
     context: int
     tag: int
+    serial: int
 
 
 class Posted(Protocol):
-    """A receive as the matcher sees it; `None` is a wildcard."""
+    """A receive as the matcher sees it; `None` is a wildcard, `serial` the matcher's to set."""
 
     source: str | None
     context: int
     tag: int | None
+    serial: int
 
 
 A = TypeVar("A", bound=Arrival)
@@ -38,6 +40,7 @@ class Matcher(Generic[A, P]):
 
     def __init__(self) -> None:
         self._serial = 0
+        self._wildcards = 0  # posted receives that leave source or tag open
         self._posted: dict[tuple[int, str | None, int | None], deque[tuple[int, P]]] = {}
         self._unexpected: dict[tuple[int, str, int], deque[tuple[int, A]]] = {}
 
@@ -45,20 +48,38 @@ class Matcher(Generic[A, P]):
         """Add a receive that nothing here matches yet."""
         key = (receive.context, receive.source, receive.tag)
         self._serial += 1
+        if receive.source is None or receive.tag is None:
+            self._wildcards += 1
+        receive.serial = self._serial
         self._posted.setdefault(key, deque()).append((self._serial, receive))
+
+    def post_again(self, receive: P) -> None:
+        """Return a receive whose message came to nothing to its old place in line."""
+        key = (receive.context, receive.source, receive.tag)
+        if receive.source is None or receive.tag is None:
+            self._wildcards += 1
+        queue = self._posted.setdefault(key, deque())
+        at = 0
+        while at < len(queue) and queue[at][0] < receive.serial:
+            at += 1
+        queue.insert(at, (receive.serial, receive))
 
     def keep(self, message: A) -> None:
         """Add a message that no receive matches yet."""
         key = (message.context, message.source, message.tag)
         self._serial += 1
+        message.serial = self._serial
         self._unexpected.setdefault(key, deque()).append((self._serial, message))
 
     def receive_for(self, message: A) -> P | None:
         """Take the receive posted first of those that match `message`."""
-        best = None
         context, source, tag = message.context, message.source, message.tag
+        exact = (context, source, tag)
+        if not self._wildcards:
+            return self._take(self._posted, exact) if exact in self._posted else None
+        best = None
         for key in (
-            (context, source, tag),
+            exact,
             (context, source, None),
             (context, None, tag),
             (context, None, None),
@@ -66,7 +87,11 @@ class Matcher(Generic[A, P]):
             queue = self._posted.get(key)
             if queue is not None and (best is None or queue[0][0] < best[0]):
                 best = (queue[0][0], key)
-        return None if best is None else self._take(self._posted, best[1])
+        if best is None:
+            return None
+        if best[1] is not exact:
+            self._wildcards -= 1
+        return self._take(self._posted, best[1])
 
     def message_for(self, receive: P) -> A | None:
         """Take the message that arrived first of those that match `receive`."""
@@ -107,14 +132,17 @@ class Matcher(Generic[A, P]):
         return item
 
     def put_back(self, message: A) -> None:
-        """Return a message that was taken to the head of its queue."""
+        """Return a message that was taken to its old place in line."""
         key = (message.context, message.source, message.tag)
-        queue = self._unexpected.setdefault(key, deque())
-        queue.appendleft((queue[0][0] if queue else 0, message))
+        self._unexpected.setdefault(key, deque()).appendleft((message.serial, message))
 
     def remove_posted(self, receive: P) -> bool:
         """Take back a receive; False where it was matched already."""
-        return self._remove(self._posted, (receive.context, receive.source, receive.tag), receive)
+        key = (receive.context, receive.source, receive.tag)
+        removed = self._remove(self._posted, key, receive)
+        if removed and (receive.source is None or receive.tag is None):
+            self._wildcards -= 1
+        return removed
 
     def remove_unexpected(self, message: A) -> bool:
         """Take back a message; False where it was matched already."""

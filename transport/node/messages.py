@@ -20,7 +20,7 @@ from ..link import Failed, Link, MessageArrived, MessageDeclined, MessagePlaced,
 from ..link.drops import LIMIT, MALFORMED
 from ..link.events import Event, MessageWithdrawn
 from ..link.inbox import IncomingMessage
-from ..link.outbox import OutgoingMessage, Stage
+from ..link.outbox import OutgoingMessage
 from ..tensor.spec import MalformedSpecError, TensorSpec
 from ..tensor.views import DestinationView, SourceView, check_fits, new_array
 from .engine import Engine
@@ -31,7 +31,16 @@ from .work import Work
 class Receive:
     """A posted receive: what it wants, where it goes, and its handle."""
 
-    __slots__ = ("array", "context", "destination", "message", "source", "spec", "tag", "work")
+    __slots__ = (
+        "array",
+        "context",
+        "destination",
+        "message",
+        "serial",
+        "source",
+        "tag",
+        "work",
+    )
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class Receive:
         self.source = source
         self.context = context
         self.tag = tag
+        self.serial = 0
         self.message: Message | None = None  # being placed
         self.array: object = None
 
@@ -53,7 +63,7 @@ class Receive:
 class Message:
     """An arrived message: what it is, from whom, and the link's own handle of it."""
 
-    __slots__ = ("context", "incoming", "link", "payload", "source", "spec", "tag")
+    __slots__ = ("context", "incoming", "link", "payload", "serial", "source", "spec", "tag")
 
     def __init__(self, link: Link, incoming: IncomingMessage, spec: TensorSpec) -> None:
         self.link = link
@@ -62,6 +72,7 @@ class Message:
         self.source = link.peer
         self.context = incoming.context
         self.tag = incoming.tag
+        self.serial = 0
         self.payload: memoryview | bytes | None = incoming.payload
 
 
@@ -76,23 +87,32 @@ class Messages:
 
     # --- sending ---------------------------------------------------------------------
 
-    def send(self, link: Link, view: SourceView, *, context: int, tag: int) -> Work[None]:
-        """Queue a message; the handle ends when the buffer may be reused.
+    def post(
+        self, link: Link, view: SourceView, *, context: int, tag: int
+    ) -> OutgoingMessage | None:
+        """Queue a message; None where the buffer is free already.
 
         Raises:
             LimitError: larger than `Config.message_limit`.
             ClosedError: the link is not open.
         """
-        size = view.spec.nbytes
-        if size > self._config.message_limit:
+        spec = view.spec
+        if spec.nbytes > self._config.message_limit:
             raise LimitError(
-                f"message of {size} bytes exceeds Config.message_limit of "
+                f"message of {spec.nbytes} bytes exceeds Config.message_limit of "
                 f"{self._config.message_limit}"
             )
-        work: Work[None] = Work(self._engine.driver, Operation("send", "to", link.peer, tag, size))
-        message = link.send(view.data, view.spec.encode(), context=context, tag=tag)
+        message = link.send(view.data, spec.encode(), context=context, tag=tag)
         self._engine.touch(link)
-        if message.stage is Stage.SEALED:
+        return message
+
+    def follow(
+        self, link: Link, message: OutgoingMessage | None, view: SourceView, tag: int
+    ) -> Work[None]:
+        """The handle of a message that was posted; it ends when the buffer may be reused."""
+        operation = Operation("send", "to", link.peer, tag, view.spec.nbytes)
+        work: Work[None] = Work(self._engine.driver, operation)
+        if message is None:
             work.finish(None)
             return work
         message.owner = (work, view)  # the view keeps the caller's memory alive
@@ -121,14 +141,24 @@ class Messages:
         """Post a receive; it is matched at once where a message waits."""
         operation = Operation("recv", "from", source, tag, None)
         receive = Receive(Work(self._engine.driver, operation), destination, source, context, tag)
+        if not self._take_waiting(receive):
+            self._matcher.post(receive)
+            self._let_go_by(receive)
+        return receive.work
+
+    def _take_waiting(self, receive: Receive) -> bool:
+        """Give a waiting message to `receive`; False where none matches."""
         message = self._matcher.message_for(receive)
         if message is None:
-            self._matcher.post(receive)
-            receive.work.on_cancel(partial(self._matcher.remove_posted, receive))
-            receive.work.on_give_up(partial(self._abandon, receive))
-        elif not self._deliver(message, receive):
+            return False
+        if not self._deliver(message, receive):
             self._matcher.put_back(message)
-        return receive.work
+        return True
+
+    def _let_go_by(self, receive: Receive) -> None:
+        """Say how a posted receive is cancelled and given up."""
+        receive.work.on_cancel(partial(self._matcher.remove_posted, receive))
+        receive.work.on_give_up(partial(self._abandon, receive))
 
     def _abandon(self, receive: Receive) -> bool:
         """Nothing may write to the buffer of this receive any more."""
@@ -194,7 +224,6 @@ class Messages:
             text = f"{receive.work.what} does not fit the message from {message.source!r}: {error}"
             receive.work.fail(type(error)(text))
             return False
-        receive.spec = spec
         if message.payload is not None:
             if spec.nbytes:
                 memory[:] = message.payload
@@ -215,7 +244,7 @@ class Messages:
         work = receive.work
         work.source, work.tag, work.nbytes = message.source, message.tag, message.spec.nbytes
         receive.message = None
-        if receive.destination is not None:
+        if receive.destination is not None and receive.destination.copy_back is not None:
             try:
                 receive.destination.finish()
             except Exception as error:
@@ -252,9 +281,14 @@ class Messages:
         if isinstance(owner, Message):
             self._matcher.remove_unexpected(owner)
         elif isinstance(owner, Receive):
-            text = f"{owner.work.what}: {link.peer!r} withdrew the message while sending it"
             owner.message = None
-            owner.work.fail(PeerRefusedError(text))
+            if incoming.filled is not None and incoming.filled.total:
+                text = f"{owner.work.what}: {link.peer!r} withdrew the message while sending it"
+                owner.work.fail(PeerRefusedError(text))
+            elif not owner.work.done() and not self._take_waiting(owner):
+                # Not a byte of it has come, so the receive stands as if it had not been announced.
+                self._matcher.post_again(owner)
+                self._let_go_by(owner)
 
     def _link_failed(self, link: Link, failed: Failed) -> None:
         """Every operation under way with this peer ends, naming itself and the cause."""

@@ -17,10 +17,7 @@ from ..crypto.seal import KeyLimits, forks
 from ..errors import (
     AuthenticationError,
     ClosedError,
-    HandshakeError,
     PeerLostError,
-    TransportError,
-    TransportTimeoutError,
     UsageError,
 )
 from ..identity.keys import Identity
@@ -33,6 +30,7 @@ from ..tensor.views import destination_view, source_view
 from .directory import Directory
 from .engine import Engine
 from .handle import PeerLink
+from .linking import Linking
 from .messages import Message, Messages
 from .work import Work
 
@@ -81,7 +79,6 @@ class Node:
             raise UsageError(f"listen takes a sequence of addresses, got the string {listen!r}")
         self.name = check_name(name)
         self._config = config or Config()
-        self._trust = trust
         self._pid = os.getpid()
         self._forks = forks()
         limit = packet_limit(self._config)
@@ -98,10 +95,9 @@ class Node:
         )
         self._driver = self._engine.driver
         self._messages = Messages(self._engine, self._config)
-        self._linking: dict[str, list[Work[PeerLink]]] = {}  # who waits for a link to whom
+        self._linking = Linking(self._engine, self._directory, trust, self._config, self._handle_of)
         self._flushing: dict[Link, list[tuple[int, Work[None]]]] = {}
         self._handles: dict[Link, PeerLink] = {}
-        self._rails: dict[str, tuple[str, ...]] = {}  # addresses that `connect` was given
         self._established: dict[Link, None] = {}
         self._closing = False
         self._closed = threading.Event()
@@ -154,31 +150,7 @@ class Node:
             raise UsageError("connect needs at least one address")
         if check_name(peer) == self.name:
             raise UsageError(f"node {self.name!r} cannot link to itself")
-        with self._driver:
-            existing = self._directory.link_to(peer)
-            if existing is not None:
-                return self._handle_of(existing)
-            if not self._trust.knows(peer):
-                raise UsageError(f"peer {peer!r} is not in this node's trust")
-            work = self._await_link(peer, f"connect to {peer!r} at {', '.join(rails)}")
-            self._rails[peer] = rails
-            if self._directory.call_to(peer) is None:
-                self._call(peer)
-            self._engine.pump()
-        return self._link_or_explain(work, peer, timeout, calling=True)
-
-    def _call(self, peer: str) -> None:
-        rails = self._rails[peer]
-        now = monotonic()
-        link = self._directory.call(peer, now)
-        try:
-            for index in range(max(self._config.paths, len(rails))):
-                self._engine.dial(link, rails[index % len(rails)], now)
-        except UsageError:
-            link.abort(ClosedError("the address is not usable"))
-            self._linking.pop(peer, None)
-            raise
-        link.begin(now)
+        return self._linking.connect(rails, peer, timeout)
 
     def wait_for(self, peer: str, timeout: float = 30.0) -> PeerLink:
         """Wait until `peer` has linked to this node.
@@ -188,76 +160,7 @@ class Node:
             HandshakeError: callers came in that time, and none was admitted.
         """
         self._check_usable()
-        with self._driver:
-            existing = self._directory.link_to(peer)
-            if existing is not None:
-                return self._handle_of(existing)
-            work = self._await_link(peer, f"wait for {peer!r}")
-        return self._link_or_explain(work, peer, timeout, calling=False)
-
-    def _await_link(self, peer: str, what: str) -> Work[PeerLink]:
-        work: Work[PeerLink] = Work(self._driver, what)
-        self._linking.setdefault(peer, []).append(work)
-        return work
-
-    def _link_or_explain(
-        self, work: Work[PeerLink], peer: str, timeout: float, *, calling: bool
-    ) -> PeerLink:
-        refused_before = self._refusals()
-        try:
-            return work.wait(timeout)
-        except TransportTimeoutError:
-            with self._driver:
-                waiting = self._linking.get(peer, [])
-                if work in waiting:
-                    waiting.remove(work)
-                if not waiting:
-                    self._linking.pop(peer, None)
-                call = self._directory.call_to(peer)
-                error = self._explain(peer, timeout, call if calling else None, refused_before)
-                if calling and call is not None and not waiting:
-                    call.abort(error)
-                    self._engine.touch(call)
-                    self._engine.pump()
-            raise error from None
-
-    def _explain(
-        self, peer: str, timeout: float, call: Link | None, refused_before: Mapping[str, int]
-    ) -> TransportError:
-        """What the honest user needs to know when no link came about."""
-        if call is not None:
-            if call.last_refusal is not None:
-                return type(call.last_refusal)(str(call.last_refusal))
-            reached = any(getattr(path.handle, "connected", False) for path in call.paths)
-            addresses = ", ".join(sorted({path.address for path in call.paths}))
-            if not reached:
-                return HandshakeError(
-                    f"no connection to {addresses} in {timeout} s: nothing answers there"
-                )
-            return HandshakeError(
-                f"{addresses} accepts connections but did not link as {peer!r} in {timeout} s. "
-                "Compare on both sides: secret, pinned keys, node names, protocol version; "
-                "the other side counts the cause in Node.stats().drops"
-            )
-        refusal = self._directory.refusal_of(peer)
-        if refusal is not None:
-            return AuthenticationError(f"peer {peer!r} called and was refused: {refusal}")
-        now = self._refusals()
-        since = {
-            cause: count - refused_before.get(cause, 0)
-            for cause, count in now.items()
-            if count > refused_before.get(cause, 0)
-        }
-        if since:
-            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(since.items()))
-            return HandshakeError(
-                f"peer {peer!r} did not link in {timeout} s; callers were refused: {causes}. "
-                "Compare on both sides: secret, pinned keys, node names, protocol version"
-            )
-        return TransportTimeoutError(f"peer {peer!r} did not call in {timeout} s")
-
-    def _refusals(self) -> Mapping[str, int]:
-        return {**self._engine.drops, **self._directory.drops}
+        return self._linking.wait_for(peer, timeout)
 
     def link(self, peer: str) -> PeerLink:
         """The link to `peer`.
@@ -300,7 +203,9 @@ class Node:
             PeerLostError: the peer is gone.
             TransportTimeoutError: not taken in time; the message is withdrawn.
         """
-        self.isend(tensor, to=to, tag=tag).complete(timeout)
+        work = self._post(tensor, to, tag, 0, blocking=True)
+        if work is not None:
+            work.complete(timeout)
 
     def isend(self, tensor: object, *, to: str, tag: int = 0, context: int = 0) -> Work[None]:
         """Begin to send; the returned work ends when the tensor's memory may be reused.
@@ -310,13 +215,24 @@ class Node:
 
         Raises: as `send`, for what is known at once.
         """
+        work = self._post(tensor, to, tag, context, blocking=False)
+        assert work is not None
+        return work
+
+    def _post(
+        self, tensor: object, to: str, tag: int, context: int, *, blocking: bool
+    ) -> Work[None] | None:
+        """Begin to send; None where a blocking call need not wait."""
         self._check_usable()
         if not 0 <= tag <= MAX_TAG:
             raise UsageError(f"tag must lie in 0..2^64-1, got {tag!r}")
         view = source_view(tensor)
+        work = None
         with self._driver:
-            link = self._link_to(to)
-            work = self._messages.send(link, view, context=context, tag=tag)
+            link = self._directory.link_to(to) or self._link_to(to)
+            message = self._messages.post(link, view, context=context, tag=tag)
+            if message is not None or not blocking:
+                work = self._messages.follow(link, message, view, tag)
             self._engine.pump()
         return work
 
@@ -425,9 +341,7 @@ class Node:
                 self._settle_flushes(link)
         elif isinstance(event, Established):
             self._established[link] = None
-            handle = self._handle_of(link)
-            for work in self._linking.pop(link.peer, ()):
-                work.finish(handle)
+            self._linking.established(link)
         elif isinstance(event, Failed):
             self._on_failure(link, event)
         else:
@@ -445,9 +359,7 @@ class Node:
             if not isinstance(error, ClosedError):
                 log.info("node %s: link to %s ended: %s", self.name, peer, error)
         elif link.initiator:
-            if isinstance(error, HandshakeError):
-                for connecting in self._linking.pop(peer, ()):
-                    connecting.fail(error)
+            self._linking.call_failed(link, error)
         elif isinstance(error, AuthenticationError):
             log.warning("node %s: refused a caller: %s", self.name, error)
             self._directory.refused(peer, error)
@@ -480,10 +392,7 @@ class Node:
             first, self._closing = not self._closing, True
             if first:
                 self._messages.fail_all(error)
-                for waiting in self._linking.values():
-                    for connecting in waiting:
-                        connecting.fail(error)
-                self._linking.clear()
+                self._linking.fail_all(error)
                 for link in self._directory:
                     link.close()
                     self._engine.touch(link)

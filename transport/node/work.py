@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -131,6 +130,8 @@ class Work(Generic[T]):
         return self._awaited().__await__()
 
     async def _awaited(self) -> T:
+        import asyncio  # here, because it costs as much as a fifth of importing this package
+
         if not self._finished:
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
@@ -139,7 +140,10 @@ class Work(Generic[T]):
                 if not future.done():
                     future.set_result(None)
 
-            self.add_done_callback(lambda: loop.call_soon_threadsafe(settle))
+            def settle_soon() -> None:
+                loop.call_soon_threadsafe(settle)
+
+            self.add_done_callback(settle_soon)
             self._driver.rouse()
             try:
                 await future
@@ -173,9 +177,15 @@ class Work(Generic[T]):
 
     def finish(self, result: T) -> None:
         """End well, unless it has ended."""
-        if not self._finished:
-            self._result = result
+        if self._finished:
+            return
+        self._result = result
+        if self._callbacks is not None:
             self._end()
+            return
+        self._finished = True
+        self._cancel = self._give_up = None
+        self._driver.any_ended = True
 
     def fail(self, error: TransportError) -> None:
         """End with `error`, unless it has ended."""
@@ -186,7 +196,7 @@ class Work(Generic[T]):
     def _end(self) -> None:
         self._finished = True
         self._cancel = self._give_up = None
-        self._driver.ended()
+        self._driver.any_ended = True
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, cast
 
 import zmq
 from zmq.backend import Socket as BackendSocket
-from zmq.utils.monitor import recv_monitor_message
 
 from ..config import Config
 from ..errors import UsageError
 from .base import Buffer, Path
+
+ZSocket = zmq.Socket[bytes]
 
 _ADDRESS: Final = re.compile(
     r"tcp://(\[[0-9a-fA-F:.%]+\]|[^\s:/]+):(\d{1,5}|\*)|ipc://.+|inproc://.+"
@@ -33,18 +35,18 @@ _MONITORED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 # The hot calls go to the backend with plain integers: the enums and defaults of
 # the friendlier layer above cost as much again as the call.
-_events = BackendSocket.get
-_recv = BackendSocket.recv
-_send = BackendSocket.send
+_events: Final[Callable[[ZSocket, int], int]] = cast(Any, BackendSocket.get)
+_recv: Final[Callable[..., Any]] = BackendSocket.recv
+_send: Final[Callable[..., object]] = cast(Any, BackendSocket.send)
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _SNDMORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 
-_inproc_context: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
+_inproc_context: tuple[int, zmq.Context[ZSocket]] | None = None
 
 
-def _shared_inproc_context() -> zmq.Context[zmq.Socket[bytes]]:
+def _shared_inproc_context() -> zmq.Context[ZSocket]:
     """Inproc peers must share a context; a forked child makes its own."""
     global _inproc_context
     if _inproc_context is None or _inproc_context[0] != os.getpid():
@@ -58,7 +60,7 @@ class ZeroMQ:
     def __init__(self, config: Config, packet_limit: int) -> None:
         self._config = config
         self._packet_limit = packet_limit
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(config.io_threads)
+        self._context: zmq.Context[ZSocket] = zmq.Context(config.io_threads)
         self._context.max_sockets = 65_535
 
     def listen(self, address: str) -> Listener:
@@ -93,7 +95,7 @@ class ZeroMQ:
             raise UsageError(f"cannot dial {address}: {error}") from None
         return Dialer(socket, monitor, address)
 
-    def _socket(self, kind: int, address: str) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, address: str) -> ZSocket:
         if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
             raise UsageError(
                 f"address {address!r} is not tcp://HOST:PORT, ipc://PATH or inproc://NAME"
@@ -125,7 +127,7 @@ class ZeroMQ:
 class Listener:
     """A bound ROUTER socket: an endpoint, and the paths of everyone who called it."""
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str) -> None:
+    def __init__(self, socket: ZSocket, address: str) -> None:
         self._socket = socket
         self._known: dict[bytes, ListenerPath] = {}
         self.address = address
@@ -213,7 +215,7 @@ class ListenerPath:
 class Dialer:
     """A connected DEALER socket: an endpoint with exactly one path, which it is itself."""
 
-    def __init__(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], address: str) -> None:
+    def __init__(self, socket: ZSocket, monitor: ZSocket, address: str) -> None:
         self._socket = socket
         self._monitor = monitor
         self.address = address
@@ -244,7 +246,8 @@ class Dialer:
     def connectivity(self) -> Iterator[tuple[Path, bool]]:
         """Yield True when the connection stands and False when it was cut."""
         while _events(self._monitor, _EVENTS) & _POLLIN:
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            # Two frames: event u16 and value u32 in host order, then the address.
+            event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
             self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             yield self.filtered, self.connected
 
@@ -265,7 +268,7 @@ class Dialer:
         self._socket.close()
 
 
-def _skip_rest(socket: zmq.Socket[bytes]) -> None:
+def _skip_rest(socket: ZSocket) -> None:
     """Read away the other parts of a message that no peer of ours would send."""
     while socket.getsockopt(zmq.RCVMORE):
         socket.recv(zmq.NOBLOCK)

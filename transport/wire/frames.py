@@ -108,16 +108,16 @@ class Ping(NamedTuple):
 
 
 class Join(NamedTuple):
-    """A challenge: the path this came over wants to become path `index`."""
+    """A challenge: the path this came over wants to become the link's `path`."""
 
-    index: int
+    path: int
     challenge: bytes
 
 
 class Joined(NamedTuple):
     """The challenge returned over the very path it came by."""
 
-    index: int
+    path: int
     challenge: bytes
 
 
@@ -275,8 +275,9 @@ def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, i
     if kind == GRANT:
         _, message, value = _ID_AND_VALUE.unpack_from(payload, offset)
         return Grant(message, value), offset + _ID_AND_VALUE.size
-    if kind in _ONE_NUMBER:
-        return _ONE_NUMBER[kind](_ID.unpack_from(payload, offset)[1]), offset + _ID.size
+    if kind in (CREDIT, WITHDRAW, DECLINE):
+        number = _ID.unpack_from(payload, offset)[1]
+        return _with_number(kind, number), offset + _ID.size
     if kind == PING:
         return Ping(), offset + 1
     if kind in (JOIN, JOINED):
@@ -294,4 +295,7 @@ def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, i
     raise MalformedError(f"unknown frame type {kind}")
 
 
-_ONE_NUMBER: Final = {CREDIT: Credit, WITHDRAW: Withdraw, DECLINE: Decline}
+def _with_number(kind: int, number: int) -> Frame:
+    if kind == CREDIT:
+        return Credit(number)
+    return Withdraw(number) if kind == WITHDRAW else Decline(number)

@@ -1,0 +1,85 @@
+"""The messages of a link, both ways: what the node asks, what frames say of them (spec 8)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..wire import frames
+from .events import (
+    Event,
+    MessageArrived,
+    MessageDeclined,
+    MessagePlaced,
+    MessageSealed,
+    MessageWithdrawn,
+)
+from .inbox import Inbox, IncomingMessage
+from .sender import Sender
+
+
+class Mailbox:
+    """Joins outbox and inbox, and turns frames about messages into events."""
+
+    __slots__ = ("_events", "_inbox", "_sender")
+
+    def __init__(self, sender: Sender, inbox: Inbox, events: deque[Event]) -> None:
+        self._sender = sender
+        self._inbox = inbox
+        self._events = events
+
+    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
+        """Open an announced message's bytes into `destination`."""
+        if self._inbox.accept(message, destination):
+            self._events.append(MessagePlaced(message))
+        self._sender.outbox.control(frames.encode_grant(message.id, message.size))
+        self._give_credit()
+
+    def release(self, message: IncomingMessage) -> None:
+        """A small message was consumed."""
+        self._inbox.release(message)
+        self._give_credit()
+
+    def decline(self, message: IncomingMessage) -> None:
+        """Take no further byte of an announced message; its sender is told."""
+        if self._inbox.decline(message):
+            self._sender.outbox.control(frames.encode_decline(message.id))
+            self._give_credit()
+
+    def _give_credit(self) -> None:
+        limit = self._inbox.credit_due()
+        if limit is not None:
+            self._sender.outbox.control(frames.encode_credit(limit))
+
+    def on_frame(self, frame: frames.Frame) -> bool:
+        """Take a frame about a message; False where it is about something else.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        events, outbox = self._events, self._sender.outbox
+        match frame:
+            case frames.Eager():
+                events.extend(map(MessageArrived, self._inbox.on_eager(frame)))
+                self._give_credit()
+            case frames.Announce():
+                events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
+                self._give_credit()
+            case frames.Grant():
+                finished = outbox.on_grant(frame.message, frame.limit)
+                if finished is not None:
+                    events.append(MessageSealed(finished))
+            case frames.Credit():
+                events.extend(map(MessageSealed, outbox.on_credit(frame.limit)))
+            case frames.Withdraw():
+                withdrawn, in_turn = self._inbox.on_withdraw(frame.message)
+                if withdrawn is not None:
+                    events.append(MessageWithdrawn(withdrawn))
+                events.extend(map(MessageArrived, in_turn))
+                self._give_credit()
+            case frames.Decline():
+                declined = outbox.on_decline(frame.message)
+                if declined is not None:
+                    events.append(MessageDeclined(declined))
+            case _:
+                return False
+        return True
