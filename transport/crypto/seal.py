@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..errors import AuthenticationError, KeyExhaustedError, UsageError
+from ..errors import AuthenticationError, ClosedError, KeyExhaustedError, UsageError
 from ..wire.packet import (
     BULK_HEADER,
     BULK_OVERHEAD,
@@ -37,6 +37,7 @@ Buffer = bytes | bytearray | memoryview
 ROOT_SIZE: Final = 64
 
 _forks = 0
+_DROPPED: Final = -1  # in place of the count of forks, in a sealer without a key
 
 
 def _count_fork() -> None:
@@ -188,7 +189,10 @@ class Sealer(_Uncopyable):
 
         Raises:
             KeyExhaustedError: the generation has no epoch left.
+            ClosedError: the key was dropped.
+            UsageError: this process is a fork.
         """
+        self._require_ownership()
         if self.epoch == 0xFFFF:
             raise KeyExhaustedError("no epoch left in this generation; a new handshake is due")
         successor = self._key.successor()
@@ -196,7 +200,13 @@ class Sealer(_Uncopyable):
         self.epoch += 1
 
     def renew(self, secret: bytes) -> None:
-        """Go to the first epoch of the next generation, after a new handshake."""
+        """Go to the first epoch of the next generation, after a new handshake.
+
+        Raises:
+            ClosedError: the key was dropped.
+            UsageError: this process is a fork.
+        """
+        self._require_ownership()
         self._install(_EpochKey(secret))
         self.generation = (self.generation + 1) & 0xFF
         self.epoch = 0
@@ -207,17 +217,24 @@ class Sealer(_Uncopyable):
         self._packets = self._blocks = 0
         self.first_number = self._number
 
+    def _require_ownership(self) -> None:
+        if self._forks == _DROPPED:
+            raise ClosedError("the key of this link was dropped")
+        if self._forks != _forks:
+            raise UsageError(
+                "this link belongs to the parent process; create a new Node after fork()"
+            )
+
     def _spend(self, plaintext_size: int, header_size: int) -> int:
         """Take the next number; it is spent even if sealing fails afterwards.
 
         Raises:
             KeyExhaustedError: the hard limit is reached; nothing was sealed.
+            ClosedError: the key was dropped.
             UsageError: this process is a fork of the one that owns the counter.
         """
         if self._forks != _forks:
-            raise UsageError(
-                "this link belongs to the parent process; create a new Node after fork()"
-            )
+            self._require_ownership()
         blocks = self._blocks + (plaintext_size + 15 >> 4) + (header_size + 15 >> 4) + 1
         packets = self._packets + 1
         if packets > self._limits.hard_packets or blocks > self._limits.hard_blocks:
@@ -277,8 +294,10 @@ class Sealer(_Uncopyable):
         return number, end
 
     def drop(self) -> None:
-        """Forget the key; the sealer cannot be used afterwards."""
-        self._key.drop()
+        """Forget the key; sealing raises from now on, and no later key can follow."""
+        if self._forks != _DROPPED:
+            self._forks = _DROPPED
+            self._key.drop()
 
 
 class Opener(_Uncopyable):

@@ -78,6 +78,21 @@ class Identity(KeyHolder):
             )
         return cls(private)
 
+    @classmethod
+    def from_environment(cls) -> Identity:
+        """Return the identity in the file that SEALFABRIC_IDENTITY names.
+
+        Raises:
+            UsageError: it is not set, or the file is not usable.
+        """
+        path = os.environ.get("SEALFABRIC_IDENTITY")
+        if not path:
+            raise UsageError(
+                "no identity is configured: set SEALFABRIC_IDENTITY to the path of a key file "
+                "(sealfabric keygen PATH)"
+            )
+        return cls.load(path)
+
     def save(self, path: StrPath, *, overwrite: bool = False) -> None:
         """Write the private key to `path` with mode 0600, durably.
 

@@ -103,15 +103,44 @@ class Trust(KeyHolder):
             UsageError: the file cannot be read, others may write to it, or its
                 content or the secret file is not as described.
         """
+        return cls._read(path, None)
+
+    @classmethod
+    def _read(cls, path: StrPath, secret_file: str | None) -> Trust:
         document = _read_trust_file(path)
         # A null is refused below: it must not read as "no condition".
         decoded = _decode_peers(document["peers"], path) if "peers" in document else None
-        if "secret_file" not in document:
-            return cls(decoded)
-        secret_file = document["secret_file"]
-        if not isinstance(secret_file, str) or "\0" in secret_file:
-            raise UsageError(f"{os.fspath(path)}: `secret_file` must be a path")
-        return cls(decoded, cls.load_secret(Path(path).parent / secret_file))
+        if "secret_file" in document:
+            if secret_file is not None:
+                raise UsageError(
+                    f"{os.fspath(path)} names a `secret_file`, and SEALFABRIC_SECRET_FILE is set"
+                )
+            named = document["secret_file"]
+            if not isinstance(named, str) or "\0" in named:
+                raise UsageError(f"{os.fspath(path)}: `secret_file` must be a path")
+            secret_file = str(Path(path).parent / named)
+        return cls(decoded, None if secret_file is None else cls.load_secret(secret_file))
+
+    @classmethod
+    def from_environment(cls) -> Trust:
+        """Return the trust that SEALFABRIC_TRUST and SEALFABRIC_SECRET_FILE name.
+
+        The first is a file for `load`, the second one for `load_secret`; where both
+        are set, both must hold.
+
+        Raises:
+            UsageError: neither is set, a file is not usable, or each gives a secret.
+        """
+        trust_file = os.environ.get("SEALFABRIC_TRUST")
+        secret_file = os.environ.get("SEALFABRIC_SECRET_FILE")
+        if trust_file:
+            return cls._read(trust_file, secret_file)
+        if secret_file:
+            return cls(secret=cls.load_secret(secret_file))
+        raise UsageError(
+            "no trust is configured: set SEALFABRIC_SECRET_FILE to the path of a cluster secret "
+            "(sealfabric keygen --secret PATH), or SEALFABRIC_TRUST to that of a trust file"
+        )
 
     @staticmethod
     def load_secret(path: StrPath) -> bytes:

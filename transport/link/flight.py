@@ -216,6 +216,10 @@ class Flight:
 
     def clear(self) -> None:
         """Forget everything; the link has ended."""
+        for packet in self._packets.values():
+            if packet.path is not None:
+                packet.path.in_flight.clear()
+                packet.path.in_flight_bytes = 0
         self._packets.clear()
         self.lost.clear()
         self.bytes = 0

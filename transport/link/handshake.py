@@ -36,6 +36,7 @@ from ..wire.packet import (
     HANDSHAKE_HEADER,
     PROTOCOL_VERSION,
     TAG_SIZE,
+    HandshakeHeader,
     Kind,
     pack_handshake,
     parse_handshake,
@@ -265,12 +266,19 @@ class Handshake:
         Raises:
             Drop: not genuine, or not expected now; nothing has changed.
             HandshakeError: the peer itself ended this attempt, or proved to be
-                another than the one pinned.
+                another than the one pinned. Nothing is taken afterwards.
         """
         try:
             header = parse_handshake(packet)
         except codec.MalformedError:
             raise Drop(MALFORMED) from None
+        try:
+            return self._receive(header, packet)
+        except HandshakeError:
+            self._awaits = self._noise = self._split = self.agreement = None
+            raise
+
+    def _receive(self, header: HandshakeHeader, packet: memoryview) -> list[bytes]:
         if header.kind is Kind.EVIDENCE:
             return self._receive_evidence(packet, header.counter)
         noise = self._noise
@@ -295,6 +303,7 @@ class Handshake:
         try:
             message = noise.write_message(codec.pack({"index": self._index, **self._own_fields()}))
         except HandshakeError:  # an ephemeral key of low order shows only here
+            self._awaits = None
             raise Drop(AUTHENTICATION) from None
         self._awaits = Kind.FINISH
         return [pack_handshake(Kind.RESPONSE, self._peer_index) + message]

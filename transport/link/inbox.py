@@ -138,15 +138,14 @@ class Inbox:
         if message is not None:
             message.withdrawn = True
             message.destination = None
-            if number in self._held:
-                self._held[number] = None
+            if number not in self._held:
                 self.release(message)
-                return None, []
-            return message, []
+                return message, []
+            self._held[number] = None
+            return None, []
         if not self._is_new(number):
             return None, []
         self._charge(MESSAGE_COST)
-        self._released += MESSAGE_COST
         return None, self._arrive(number, None)
 
     def _arrive(self, number: int, message: IncomingMessage | None) -> list[IncomingMessage]:
@@ -156,7 +155,11 @@ class Inbox:
         while self._next_id in held:
             following = held.pop(self._next_id)
             self._next_id += 1
-            if following is not None:
+            if following is None:
+                # Not before its turn: ids withdrawn ahead of a gap are remembered until
+                # it closes, so they must cost what they hold.
+                self._released += MESSAGE_COST
+            else:
                 self.messages_received += 1
                 in_turn.append(following)
         return in_turn
@@ -164,6 +167,8 @@ class Inbox:
     def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
         """Open the bytes of an announced message into `destination`; True if it is empty."""
         self.release(message)
+        if message.withdrawn:
+            return False
         if message.size == 0:
             self._open.pop(message.id, None)
             return True

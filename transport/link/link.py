@@ -142,7 +142,7 @@ class Link:
         try:
             self._sender.send_over(self._keys, path, frame, now)
         except KeyExhaustedError as error:
-            self._fail(error)
+            self._end(Input.FAILED, error)
 
     # --- handshake -------------------------------------------------------------------
 
@@ -374,7 +374,7 @@ class Link:
         try:
             transmit = sender.poll(self._keys, now)
         except KeyExhaustedError as error:
-            self._fail(error)
+            self._end(Input.FAILED, error)
             return None
         if sender.sealed:
             self._events.extend(map(MessageSealed, sender.sealed))
@@ -391,11 +391,6 @@ class Link:
         self._close_queued = True
         self._sender.outbox.control(frames.encode_close(0))
         return False
-
-    @property
-    def has_events(self) -> bool:
-        """Whether `poll_event` would return one."""
-        return bool(self._events)
 
     def poll_event(self) -> Event | None:
         """The next event, or `None`."""
@@ -432,7 +427,9 @@ class Link:
             # Everything was delivered; only the acknowledgement of the goodbye is missing.
             self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
         else:
-            self._fail(PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s"))
+            self._end(
+                Input.FAILED, PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s")
+            )
 
     def _handshake_timeout(self, now: float) -> None:
         self._watch.look_at = self._introduction.due
@@ -441,7 +438,10 @@ class Link:
         if self.initiator:
             self.begin(now)
         else:
-            self._fail(HandshakeError(f"{self.peer!r} began a handshake and never finished it"))
+            self._end(
+                Input.FAILED,
+                HandshakeError(f"{self.peer!r} began a handshake and never finished it"),
+            )
 
     # --- the end ---------------------------------------------------------------------
 
@@ -458,9 +458,6 @@ class Link:
             path = self._sender.any_path()
             if path is not None:
                 self._send_over(path, frames.encode_close(1), self._receiver.last_received)
-        self._fail(error)
-
-    def _fail(self, error: TransportError) -> None:
         self._end(Input.FAILED, error)
 
     def _end(self, cause: Input, error: TransportError) -> None:

@@ -60,9 +60,11 @@ class Mailbox:
         match frame:
             case frames.Eager():
                 events.extend(map(MessageArrived, self._inbox.on_eager(frame)))
+                self._give_credit()  # of what was withdrawn behind it
                 self._give_credit()
             case frames.Announce():
                 events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
+                self._give_credit()
                 self._give_credit()
             case frames.Grant():
                 finished = outbox.on_grant(frame.message, frame.limit)

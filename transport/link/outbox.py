@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
+from ..errors import UsageError
 from ..wire import frames
 
 MESSAGE_COST: Final = 256  # credit an unclaimed message takes beside its payload
@@ -109,7 +110,17 @@ class Outbox:
     def post(
         self, data: memoryview, description: bytes, context: int, tag: int
     ) -> OutgoingMessage | None:
-        """Take a message; None where it was copied, so that its buffer is free already."""
+        """Take a message; None where it was copied, so that its buffer is free already.
+
+        Raises:
+            UsageError: the wire has no room for this description, context or tag.
+        """
+        # Before an id is spent: a gap in the ids would hold up every later message.
+        if len(description) > frames.MAX_DESCRIPTION or context >> 32 or tag >> 64:
+            raise UsageError(
+                f"a message takes a description of {frames.MAX_DESCRIPTION} bytes, a context of "
+                f"32 bits and a tag of 64, got {len(description)} bytes, {context} and {tag}"
+            )
         number = self._next_id
         self._next_id = number + 1
         self._unsettled[number] = 1

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from ..config import Config
 from ..errors import TransportError
-from ..link import Established, Event, Failed, Link, PathBound, State, Warned
+from ..link import Established, Event, Failed, Link, MessageArrived, PathBound, State, Warned
 from ..link.drops import MALFORMED, UNKNOWN_LINK, VERSION
 from ..path.base import Buffer, Endpoint, Path, PathFilter
 from ..path.zeromq import Dialer, ZeroMQ
@@ -55,7 +55,7 @@ class Engine:
         self._zeromq = ZeroMQ(config, packet_limit)
         self._endpoints: dict[int, Endpoint] = {}  # by descriptor
         self._monitored: dict[int, Endpoint] = {}  # by monitor's descriptor
-        self._stirred: dict[Endpoint, None] = {}  # may have packets without a signal
+        self._stirred: dict[Endpoint, bool] = {}  # may have packets; True where signalled
         self._active: dict[Link, None] = {}  # have packets to send or events to take
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_serial = 0
@@ -80,7 +80,7 @@ class Engine:
         if endpoint.monitor_descriptor is not None:
             self._monitored[endpoint.monitor_descriptor] = endpoint
             self.driver.watch(endpoint.monitor_descriptor)
-        self._stirred[endpoint] = None
+        self._stirred[endpoint] = False
 
     def _unwatch(self, endpoint: Endpoint) -> None:
         if self._endpoints.pop(endpoint.descriptor, None) is not None:
@@ -101,6 +101,8 @@ class Engine:
         self._paths.setdefault(link, []).append(path)
         link.add_path(path, address, now)
         self.touch(link)
+        # The monitor's descriptor signals nothing before it was first found empty.
+        self._check_connectivity(dialer)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run `action` under the lock after `delay` seconds."""
@@ -130,7 +132,7 @@ class Engine:
         for descriptor in ready:
             endpoint = self._endpoints.get(descriptor)
             if endpoint is not None:
-                self._stirred[endpoint] = None
+                self._stirred[endpoint] = True
             elif descriptor in self._monitored:
                 self._check_connectivity(self._monitored[descriptor])
         while True:
@@ -148,19 +150,19 @@ class Engine:
         """One batch from each endpoint that may have something; True once `until` has ended."""
         endpoints, self._stirred = self._stirred, {}
         ended = False
-        for endpoint in endpoints:
+        for endpoint, signalled in endpoints.items():
             if ended:
-                self._stirred[endpoint] = None
+                self._stirred[endpoint] = signalled
                 continue
             count = 0
-            for path, packet in endpoint.receive(RECEIVE_BATCH):
+            for path, packet in endpoint.receive(RECEIVE_BATCH, signalled=signalled):
                 count += 1
                 self._dispatch(path, packet, now)
                 if until is not None and until.done():
                     ended = True
                     break
             if ended or count == RECEIVE_BATCH:
-                self._stirred[endpoint] = None
+                self._stirred[endpoint] = False
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
@@ -203,7 +205,7 @@ class Engine:
         now = monotonic()
         for path, connected in endpoint.connectivity():
             for link, paths in self._paths.items():
-                if path in paths:
+                if path in paths and link.state is not State.CLOSED:
                     if connected:
                         link.path_up(path, now)
                     else:
@@ -221,13 +223,15 @@ class Engine:
                     self._handle(link, event)
                 transmit = link.poll_transmit(now)
                 if transmit is None:
-                    if link.has_events:
-                        continue
-                    break
+                    event = link.poll_event()  # sealing may have told of something
+                    if event is None:
+                        break
+                    self._handle(link, event)
+                    continue
                 path = cast(Path, transmit.handle)
                 if path.send(transmit.data, stable=transmit.stable):
-                    self._stirred[path.endpoint] = None
-                else:
+                    self._stirred[path.endpoint] = False
+                elif link.state is not State.CLOSED:
                     link.path_down(path, "nobody at the other end", now)
             self._active.pop(link, None)  # what its own events asked for has been done
             self._on_event(link, None)
@@ -235,7 +239,9 @@ class Engine:
                 self._release(link)
 
     def _handle(self, link: Link, event: Event) -> None:
-        if isinstance(event, Established):
+        if type(event) is MessageArrived:
+            pass  # by far the most frequent
+        elif isinstance(event, Established):
             self._directory.established(link)
         elif isinstance(event, Failed):
             self._directory.ended(link, event.error)

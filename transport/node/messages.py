@@ -173,7 +173,7 @@ class Messages:
         """The message that such a receive would take, if one waits."""
         return self._matcher.peek(context, source, tag)
 
-    def _arrived(self, link: Link, incoming: IncomingMessage) -> None:
+    def arrived(self, link: Link, incoming: IncomingMessage) -> None:
         try:
             spec, end = TensorSpec.decode(incoming.description)
         except MalformedSpecError:
@@ -259,7 +259,7 @@ class Messages:
         """Take an event of `link`."""
         match event:
             case MessageArrived(incoming):
-                self._arrived(link, incoming)
+                self.arrived(link, incoming)
             case MessagePlaced(incoming):
                 receive = incoming.owner
                 if isinstance(receive, Receive) and receive.message is not None:

@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..identity.keys import Identity
 from ..identity.trust import Trust, check_name
-from ..link import Established, Event, Failed, Link
+from ..link import Established, Event, Failed, Link, MessageArrived
 from ..link.handshake import Terms
 from ..link.sender import packet_limit
 from ..path.base import PathFilter
@@ -339,6 +339,8 @@ class Node:
         if event is None:
             if self._flushing:
                 self._settle_flushes(link)
+        elif type(event) is MessageArrived:
+            self._messages.arrived(link, event.message)
         elif isinstance(event, Established):
             self._established[link] = None
             self._linking.established(link)

@@ -64,8 +64,11 @@ class Endpoint(Protocol):
         """Turns readable when `connectivity` has something to tell; None where it never has."""
         ...
 
-    def receive(self, limit: int) -> Iterator[tuple[Path, Buffer]]:
-        """Yield up to `limit` waiting packets with the path each came over."""
+    def receive(self, limit: int, *, signalled: bool) -> Iterator[tuple[Path, Buffer]]:
+        """Yield up to `limit` waiting packets with the path each came over.
+
+        `signalled` says that the descriptor has just turned readable.
+        """
         ...
 
     def connectivity(self) -> Iterator[tuple[Path, bool]]:

@@ -30,6 +30,7 @@ ZSocket = zmq.Socket[bytes]
 _ADDRESS: Final = re.compile(
     r"tcp://(\[[0-9a-fA-F:.%]+\]|[^\s:/]+):(\d{1,5}|\*)|ipc://.+|inproc://.+"
 )
+_HIGHEST_PORT: Final = 65_535
 _LINGER_MS: Final = 250  # long enough for a last acknowledgement, short enough to wait for
 _MONITORED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
@@ -96,7 +97,9 @@ class ZeroMQ:
         return Dialer(socket, monitor, address)
 
     def _socket(self, kind: int, address: str) -> ZSocket:
-        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+        matched = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+        port = matched[2] if matched else None
+        if not matched or (port and port != "*" and int(port) > _HIGHEST_PORT):
             raise UsageError(
                 f"address {address!r} is not tcp://HOST:PORT, ipc://PATH or inproc://NAME"
             )
@@ -134,13 +137,18 @@ class Listener:
         self.descriptor = int(socket.getsockopt(zmq.FD))
         self.monitor_descriptor: int | None = None
 
-    def receive(self, limit: int) -> Iterator[tuple[Path, Buffer]]:
+    def receive(self, limit: int, *, signalled: bool) -> Iterator[tuple[Path, Buffer]]:
         """Yield waiting packets. A stranger's path object is new each time until `keep`."""
         socket, known = self._socket, self._known
         for _ in range(limit):
-            if not _events(socket, _EVENTS) & _POLLIN:
+            # The signal that woke us says that there is something, nearly always.
+            if not signalled and not _events(socket, _EVENTS) & _POLLIN:
                 return
-            routing_id = _recv(socket, _NOBLOCK)
+            try:
+                routing_id = _recv(socket, _NOBLOCK)
+            except zmq.Again:
+                return
+            signalled = False
             frame = _recv(socket, _NOBLOCK, False)
             if frame.more:
                 _skip_rest(socket)
@@ -230,13 +238,17 @@ class Dialer:
         """The endpoint that receives for this path."""
         return self
 
-    def receive(self, limit: int) -> Iterator[tuple[Path, Buffer]]:
+    def receive(self, limit: int, *, signalled: bool) -> Iterator[tuple[Path, Buffer]]:
         """Yield waiting packets."""
         socket, path = self._socket, self.filtered
         for _ in range(limit):
-            if not _events(socket, _EVENTS) & _POLLIN:
+            if not signalled and not _events(socket, _EVENTS) & _POLLIN:
                 return
-            frame = _recv(socket, _NOBLOCK, False)
+            try:
+                frame = _recv(socket, _NOBLOCK, False)
+            except zmq.Again:
+                return
+            signalled = False
             if frame.more:
                 _skip_rest(socket)
                 yield path, b""

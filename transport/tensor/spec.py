@@ -1,7 +1,7 @@
 """What a tensor is, without its bytes: dtype and shape, and their form on the wire.
 
 A message announces its tensor with a `TensorSpec`. The encoding follows
-docs/spec.md section 8: dtype code u8, number of dimensions u8, then each
+docs/spec.md section 8.6: dtype code u8, number of dimensions u8, then each
 dimension as u64, little-endian. The codes in this file are part of the wire
 protocol: a code is never reused for another meaning.
 

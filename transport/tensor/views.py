@@ -7,7 +7,7 @@ scalars, objects of the buffer protocol, of `__array_interface__` and of DLPack 
 the CPU, and torch tensors on the CPU (see `transport.tensor.torch_memory`).
 
 Invariants: `data` is one-dimensional, C-contiguous and of format ``B``; its length
-is `spec.nbytes`; elements are little-endian, as docs/spec.md section 8 asks. What
+is `spec.nbytes`; elements are little-endian, as docs/spec.md section 8.6 asks. What
 cannot be viewed raises `UsageError` before anything is sent or consumed.
 """
 

@@ -1,0 +1,10 @@
+"""Measurements of Sealfabric beside the transports that people use today.
+
+`p2p` runs two processes a peer over loopback and interleaves the peers round by
+round, so that every ratio comes from one run on one machine in one state.
+`footprint` measures memory and import time. Nothing here is imported by the
+library itself; torch and matplotlib are imported only inside the functions that
+need them.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,21 @@
+"""`python -m bench`: the benchmarks without an installed command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import p2p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="bench", description="Sealfabric beside its peers")
+    commands = parser.add_subparsers(dest="command", required=True)
+    p2p.add_arguments(commands.add_parser("p2p", help="two processes over loopback"))
+    return p2p.run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Results as a table for people and as JSON for programs.
+
+JSON holds base units (bytes, seconds, bytes/s, messages/s) and every round's value;
+`SCHEMA` names its version and changes whenever a reader would have to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .machine import Machine
+from .quantities import display_unit, format_size
+from .timing import Result, Run
+
+SCHEMA = "sealfabric.bench.p2p/1"
+
+TITLES = {
+    "one-way": "one way",
+    "round-trip": "round trip",
+    "rate": "message rate",
+    "handshake": "handshake, both ends new, until a byte went there and back",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerNote:
+    """A peer that was asked for: what it is, or why it has no figures."""
+
+    name: str
+    status: str  # "measured", "skipped" or "failed"
+    version: str = ""
+    about: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that one command measured."""
+
+    machine: Machine
+    settings: dict[str, Any]
+    peers: tuple[PeerNote, ...] = ()
+    run: Run = dataclasses.field(default_factory=Run)
+    ours: str = "sealfabric"
+    rss: dict[str, Any] | None = None
+    import_time: dict[str, Any] | None = None
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return the report as values that `json` can write."""
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "machine": dataclasses.asdict(report.machine),
+        "settings": report.settings,
+        "peers": [dataclasses.asdict(note) for note in report.peers],
+        "results": [_result_json(result, report.ours) for result in report.run.results],
+    }
+    if report.rss is not None:
+        document["rss"] = report.rss
+    if report.import_time is not None:
+        document["import_time"] = report.import_time
+    return document
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the report to `path`, replacing what is there."""
+    text = json.dumps(to_json(report), indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def render(report: Report) -> str:
+    """Return the whole report as text."""
+    parts = [report.machine.line(), *_peer_lines(report.peers)]
+    parts += [
+        "",
+        f"Medians over {report.settings.get('rounds', '?')} rounds, the peers interleaved. "
+        f"Ratios are {report.ours} / peer, the median of the rounds.",
+        "Round trips and handshakes: each process on its own half of the cores.",
+    ] * bool(report.run.results)
+    for result in report.run.results:
+        if result.values:
+            parts += ["", render_result(result, report.ours)]
+    if report.rss is not None:
+        parts += ["", _render_rss(report.rss)]
+    if report.import_time is not None:
+        parts += ["", _render_import_time(report.import_time)]
+    return "\n".join(parts)
+
+
+def render_result(result: Result, ours: str) -> str:
+    """Return one task as a titled table, a peer a line."""
+    task = result.task
+    typical = max(result.summary(name).median for name in result.values)
+    unit, factor = display_unit(task.unit, typical)
+    size = f", {format_size(task.nbytes)}" if task.nbytes else ""
+    rows: list[tuple[str, ...]] = [("peer", "median", "min", "max", f"{ours} / peer")]
+    for name in result.values:
+        summary = result.summary(name)
+        ratio = "–"  # noqa: RUF001 - an en dash marks the empty place
+        if ours in result.values and name != ours:
+            ratio = f"{result.ratio(ours, name).median:.2f}"
+        figures = (f"{value / factor:.2f}" for value in (summary.median, summary.min, summary.max))
+        rows.append((name, *figures, ratio))
+    title = f"{TITLES[task.measurement]}{size}: {unit}, {task.better} is better"
+    return "\n".join([title, *_aligned(rows)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _peer_lines(peers: Sequence[PeerNote]) -> list[str]:
+    lines = []
+    for note in peers:
+        if note.status == "measured":
+            lines.append(f"  {note.name}: {note.version}; {note.about}")
+        else:
+            reason = note.reason.replace("\n", "\n      ")
+            lines.append(f"  {note.name}: {note.status.upper()}, {reason}")
+    return lines
+
+
+def _result_json(result: Result, ours: str) -> dict[str, Any]:
+    compared = [name for name in result.values if name != ours and ours in result.values]
+    return {
+        **dataclasses.asdict(result.task),
+        "peers": {
+            name: {"rounds": list(values), **dataclasses.asdict(result.summary(name))}
+            for name, values in result.values.items()
+        },
+        "ratios": {name: dataclasses.asdict(result.ratio(ours, name)) for name in compared},
+    }
+
+
+def _render_rss(rss: dict[str, Any]) -> str:
+    mebi = 2**20
+    rows = [("process", "peak - tensor", "before any tensor", "growth during transfer")]
+    for role in ("sender", "receiver"):
+        own = rss[role]
+        rows.append(
+            (
+                role,
+                f"{(own['peak'] - rss['nbytes']) / mebi:.1f}",
+                f"{own['idle'] / mebi:.1f}",
+                f"{(own['peak'] - own['with_tensor']) / mebi:.1f}",
+            )
+        )
+    title = (
+        f"resident memory, one message of {format_size(rss['nbytes'])} with {rss['peer']}, "
+        f"{rss['seconds']:.2f} s: MiB"
+    )
+    return "\n".join([title, *_aligned(rows)])
+
+
+def _render_import_time(timing: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("statement", "median", "min", "max")]
+    for label, summary in timing["statements"].items():
+        figures = (f"{summary[key] * 1e3:.1f}" for key in ("median", "min", "max"))
+        rows.append((label, *figures))
+    return "\n".join(
+        [
+            "import time, each in a fresh interpreter: ms, lower is better",
+            *_aligned(rows),
+            f"  ratio, median of {timing['rounds']} rounds: {timing['ratio']['median']:.2f}",
+        ]
+    )
