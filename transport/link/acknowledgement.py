@@ -51,6 +51,10 @@ class Acknowledgements:
         if self._packets >= PACKETS_AT_ONCE or self._bytes >= BYTES_AT_ONCE:
             self.now_due = True
 
+    def owe_again(self, now: float) -> None:
+        """A packet came a second time: acknowledge again, but never more often than this delay."""
+        self.due = min(self.due, now + self._delay)
+
     def forget_below(self, floor: int) -> None:
         """The peer needs no acknowledgement below `floor` any more."""
         self._received.trim(floor)

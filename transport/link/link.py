@@ -29,17 +29,9 @@ from ..wire.packet import (
     FIRST_BULK,
     FIRST_FRAMES,
 )
+from . import events
 from .congestion import CongestionController, FixedWindow
-from .drops import AUTHENTICATION, LIMIT, MALFORMED, STATE, Drop, Drops
-from .events import (
-    Established,
-    Event,
-    Failed,
-    MessagePlaced,
-    MessageSealed,
-    PathBound,
-    Warned,
-)
+from .drops import AUTHENTICATION, LIMIT, MALFORMED, REPLAY, STATE, Drop, Drops
 from .handshake import CIPHER_SUITE, Agreement, Hello, RefusedError, Terms
 from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
@@ -96,7 +88,7 @@ class Link:
             Inbox(credit=config.unexpected_bytes), self._sender.acknowledgements, now
         )
         self._watch = Watch(config, self._pathset, self._sender, self._receiver, now)
-        self._events: deque[Event] = deque()
+        self._events: deque[events.Event] = deque()
         self._mailbox = Mailbox(self._sender, self._receiver.inbox, self._events)
         self._close_queued = False
         self._started = now
@@ -133,7 +125,7 @@ class Link:
     def _bind(self, index: int, handle: object, now: float) -> PathState:
         """The peer reaches us over `handle`: packets from there belong to path `index`."""
         if self._pathset.bind(index, handle, self._sender.flight, now):
-            self._events.append(PathBound(index=index, handle=handle))
+            self._events.append(events.PathBound(index=index, handle=handle))
         return self.paths[index]
 
     def _send_over(self, path: PathState, frame: bytes, now: float) -> None:
@@ -200,7 +192,7 @@ class Link:
 
     def _open(self, now: float) -> None:
         self.handshake_seconds = now - self._started
-        self._events.append(Established(peer=self.peer))
+        self._events.append(events.Established(peer=self.peer))
         if self.initiator:
             # Also over the handshake's own path: to the responder its index may be another.
             for path in self.paths:
@@ -222,7 +214,7 @@ class Link:
         """Queue a message of flat bytes.
 
         Returns None where the bytes were copied, so that the buffer is free
-        already; else `MessageSealed` or `MessageDeclined` will tell of it.
+        already; else `events.MessageSealed` or `MessageDeclined` will tell of it.
 
         Raises:
             ClosedError: the link is not open.
@@ -279,7 +271,10 @@ class Link:
                 raise Drop(STATE)
         except Drop as drop:
             self.drops[drop.cause] += 1
-            if drop.cause == AUTHENTICATION and self._keys is not None:
+            if drop.cause == REPLAY:
+                # Perhaps a repetition because our acknowledgement was lost.
+                self._sender.acknowledgements.owe_again(now)
+            elif drop.cause == AUTHENTICATION and self._keys is not None:
                 self._opening_failed(self._keys.opener.failures, now)
         except (PeerError, KeyExhaustedError) as error:
             self.abort(error)
@@ -310,7 +305,7 @@ class Link:
         message = self._receiver.open_piece(packet, now)
         self._came_over(handle, len(packet), now)
         if message is not None:
-            self._events.append(MessagePlaced(message))
+            self._events.append(events.MessagePlaced(message))
 
     def _came_over(self, handle: object, size: int, now: float) -> None:
         """An authentic packet: this path leads from the peer, and the peer has our keys."""
@@ -318,6 +313,7 @@ class Link:
         if path is not None:
             path.packets_received += 1
             path.bytes_received += size
+            self._sender.heard_over = path
         if self.state is State.CONFIRMING:
             self.state = next_state(self.state, Input.CONFIRMED)
             self._watch.look_at = now
@@ -326,7 +322,7 @@ class Link:
     def _opening_failed(self, failures: int, now: float) -> None:
         if failures == FAILURES_WARN:
             self._events.append(
-                Warned(text=f"{failures} packets for the link to {self.peer!r} did not open")
+                events.Warned(text=f"{failures} packets for the link to {self.peer!r} did not open")
             )
         if failures and failures % FAILURES_RENEW == 0 and self.state is State.OPEN:
             self.renew(now)
@@ -377,7 +373,7 @@ class Link:
             self._end(Input.FAILED, error)
             return None
         if sender.sealed:
-            self._events.extend(map(MessageSealed, sender.sealed))
+            self._events.extend(map(events.MessageSealed, sender.sealed))
             sender.sealed.clear()
         return transmit
 
@@ -392,7 +388,7 @@ class Link:
         self._sender.outbox.control(frames.encode_close(0))
         return False
 
-    def poll_event(self) -> Event | None:
+    def poll_event(self) -> events.Event | None:
         """The next event, or `None`."""
         return self._events.popleft() if self._events else None
 
@@ -465,7 +461,7 @@ class Link:
             return
         self.state = next_state(self.state, cause)
         self._events.append(
-            Failed(
+            events.Failed(
                 error=error,
                 outgoing=tuple(self._sender.outbox.fail()),
                 incoming=tuple(self._receiver.inbox.fail()),

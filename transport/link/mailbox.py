@@ -65,7 +65,6 @@ class Mailbox:
             case frames.Announce():
                 events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
                 self._give_credit()
-                self._give_credit()
             case frames.Grant():
                 finished = outbox.on_grant(frame.message, frame.limit)
                 if finished is not None:

@@ -18,6 +18,7 @@ from typing import Final
 from ..errors import UsageError
 from ..wire import frames
 
+TURN: Final = 16 * 1024 * 1024  # bytes of a large message before the next one has its turn
 MESSAGE_COST: Final = 256  # credit an unclaimed message takes beside its payload
 
 
@@ -104,7 +105,7 @@ class Outbox:
         self._unsettled: dict[int, int] = {}  # message id -> parts not acknowledged, ascending
         self.drafts: deque[Draft] = deque()
         self.sealing: deque[OutgoingMessage] = deque()
-        """Granted messages with bytes left to seal; served in turn, a packet each."""
+        """Granted messages with bytes left to seal; served in turns of `TURN` bytes."""
         self.messages_sent = 0
 
     def post(
@@ -263,14 +264,17 @@ class Outbox:
 
     def piece_sealed(self, message: OutgoingMessage, size: int) -> bool:
         """Record that the piece last returned was sealed; True when that was the last one."""
+        turn = message.offset // TURN
         message.offset += size
         self._unsettled[message.id] += 1
-        self.sealing.popleft()
         if message.offset >= message.size:
+            self.sealing.popleft()
             self._seal_finished(message)
             return True
-        if message.offset < message.granted:
-            self.sealing.append(message)
+        if message.offset >= message.granted:
+            self.sealing.popleft()
+        elif message.offset // TURN != turn:
+            self.sealing.rotate(-1)
         return False
 
     def _seal_finished(self, message: OutgoingMessage) -> None:

@@ -66,13 +66,15 @@ class Receiver:
         header = BULK_HEADER.unpack_from(packet)
         opener = self._opener_for(header[4])
         offset = header[6]
-        useless: Drop | None = None
+        useless = STATE
         message: IncomingMessage | None = None
         try:
             message, destination = self.inbox.slot_for(header[5], offset, size)
         except Drop as drop:
             # Opened all the same, aside: if it is authentic its sender needs the ack.
-            useless, destination = drop, memoryview(bytearray(size))
+            # The cause, not the exception: that would keep this frame, and the memory
+            # with it, until the garbage collector comes by.
+            useless, destination = drop.cause, memoryview(bytearray(size))
         try:
             opener.open_bulk_into(packet, destination)
         except AuthenticationError:
@@ -80,7 +82,7 @@ class Receiver:
         self._opened(header[4], len(packet), now)
         self._acknowledgements.owe(len(packet), now)
         if message is None:
-            raise useless or Drop(STATE)
+            raise Drop(useless)
         if not self.inbox.placed(message, offset, size):
             return None
         self._acknowledgements.now_due = True

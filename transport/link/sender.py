@@ -72,6 +72,7 @@ class Sender:
         "bare_packets",
         "expires_after",
         "flight",
+        "heard_over",
         "outbox",
         "sealed",
     )
@@ -98,6 +99,8 @@ class Sender:
         """Messages whose last byte was sealed since the owner last looked."""
         self.expires_after = float("inf")
         """No packet in flight expires before this."""
+        self.heard_over: PathState | None = None
+        """The path that the last authentic packet came by."""
         self.bare_packets = self.bare_bytes = 0  # sent outside the flight
 
     def open(self, config: Config, agreement: Agreement) -> None:
@@ -135,8 +138,20 @@ class Sender:
             self._raw.append(Transmit(path.handle, self._bare_ack(keys), False))
 
     def any_path(self) -> PathState | None:
-        """A path for a packet that is not tracked."""
-        return self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
+        """A path for a packet that is not tracked.
+
+        The one that the peer was last heard over works at least in one direction,
+        and the peer's own probes of it are answered over it. Suspected itself, it is
+        still the best choice where every other path is suspected too: two sides that
+        answered each other over dead paths would suspect the good one for ever.
+        """
+        heard = self.heard_over
+        if heard is None or not heard.usable:
+            return self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
+        if not heard.suspected:
+            return heard
+        other = self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
+        return heard if other is None or other.suspected else other
 
     @property
     def raw_waiting(self) -> int:
@@ -168,7 +183,7 @@ class Sender:
             sealed = self._seal_piece(keys, now)
             if sealed is not None:
                 return sealed
-        return self._seal_ack(keys) if self.acknowledgements.now_due else None
+        return self._seal_ack(keys, now) if self.acknowledgements.now_due else None
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)
@@ -238,12 +253,21 @@ class Sender:
             self.sealed.append(message)
         return Transmit(path.handle, packet.data, end >= COPY_BELOW)
 
-    def _seal_ack(self, keys: Keys) -> Transmit | None:
+    def _seal_ack(self, keys: Keys, now: float) -> Transmit | None:
         number = keys.sealer.next_number
         path = self.any_path()
         if path is None or number - self.flight.floor(number) >= ACK_SPAN:
             return None
-        return Transmit(path.handle, self._bare_ack(keys), False)
+        if not keys.sealer.wants_rekey or len(self.flight):
+            return Transmit(path.handle, self._bare_ack(keys), False)
+        # A side that only acknowledges learns nothing of what the peer has; to change
+        # its key it must know, so this acknowledgement asks for one itself.
+        keys.change(self.flight)
+        ack = self.acknowledgements.frame(self.flight.floor(number))
+        number, data = keys.sealer.seal_frames(ack + frames.encode_ping())
+        packet = Packet(number, data, slot=None, messages=(), reliable=False)
+        self._sent(packet, path, now)
+        return Transmit(path.handle, data, False)
 
     def _bare_ack(self, keys: Keys) -> bytearray:
         keys.change(self.flight)

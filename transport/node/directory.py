@@ -17,7 +17,7 @@ from ..crypto.seal import KeyLimits
 from ..errors import LimitError, PeerLostError, TransportError
 from ..link import Link
 from ..link.drops import HALF_OPEN, LIMIT, REPLAYED_HELLO, STATE, WRONG_KEY, Drop
-from ..link.handshake import Hello, Terms, open_hello
+from ..link.handshake import Hello, RefusedError, Terms, open_hello
 from ..path.base import Path
 from ..wire.packet import HANDSHAKE_HEADER
 
@@ -31,6 +31,7 @@ class Directory:
         self._config = config
         self._limits = limits
         self._random = random.SystemRandom()
+        self._closing = False
         self._by_index: dict[int, Link] = {}
         self._answering: dict[int, Link] = {}  # half-open, oldest first
         self._dialling: dict[str, Link] = {}
@@ -103,7 +104,13 @@ class Directory:
         link.add_path(path, path.address, now)
         return link
 
+    def refuse_callers(self) -> None:
+        """The node is closing: a new caller would only keep it from its end."""
+        self._closing = True
+
     def _admit(self, packet: memoryview) -> Hello:
+        if self._closing:
+            raise Drop(STATE)
         hello = open_hello(packet, self._terms)
         self._remember(packet)
         peer = hello.caller
@@ -146,6 +153,22 @@ class Directory:
         call = self._dialling.pop(peer, None)
         if call is not None:
             self._retire(call, PeerLostError(f"peer {peer!r} called first"))
+        if link.initiator and self._terms.name < peer:
+            crossing = [other for other in self._answering.values() if other.peer == peer]
+            for other in crossing:
+                self._retire(other, PeerLostError(f"our call to {peer!r} came first"))
+
+    def committed(self, link: Link) -> None:
+        """A caller has our evidence, so to it `link` is open: a call of ours gives way.
+
+        Of two calls that cross, the peer whose name sorts first lets one come through,
+        whichever gets this far first; the other peer goes by what it finds open. Were
+        both to come through, messages on the one given up later would be lost.
+        """
+        if self._terms.name < link.peer:
+            call = self._dialling.pop(link.peer, None)
+            if call is not None:
+                self._retire(call, PeerLostError(f"peer {link.peer!r} called first"))
 
     def ended(self, link: Link, error: TransportError) -> None:
         """`link` is closed: forget it."""
@@ -159,7 +182,8 @@ class Directory:
 
     def refused(self, peer: str, error: TransportError) -> None:
         """A caller knew the secret but was not who it said: remember why, for `wait_for`."""
-        self.drops[WRONG_KEY] += 1
+        if isinstance(error, RefusedError):
+            self.drops[WRONG_KEY] += 1
         self._note(self._refused, peer, error)
 
     def refusal_of(self, peer: str) -> TransportError | None:

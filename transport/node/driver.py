@@ -1,6 +1,6 @@
 """Who runs the engine: the thread that waits, or else a background thread.
 
-A hand-over between Python threads costs more than sealing a megabyte, so a
+A hand-over between Python threads costs about as much as sealing a megabyte, so a
 thread that blocks in `wait` sleeps on the sockets itself and does all the work
 it finds, whoever it is for. One waiting thread does so at a time; the others
 sleep until their work has ended or that place is free. The background thread
@@ -18,7 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
+
+from ..crypto.seal import forks
+from ..errors import UsageError
 
 NAP: Final = 0.001  # how soon the background thread looks again after a waiter has gone
 WAITER_NAP: Final = 0.005  # and how often while one is at work
@@ -45,6 +48,8 @@ class _Sleeper:
         self._epoll.register(self._bell, select.EPOLLIN)
         self.asleep = False
         self.until = 0.0
+        self.rung = False
+        """Whether the bell was what ended the last sleep or spin."""
 
     def watch(self, descriptor: int) -> None:
         self._epoll.register(descriptor, select.EPOLLIN)
@@ -55,7 +60,8 @@ class _Sleeper:
     def sleep(self, seconds: float) -> list[int]:
         """Return the ready descriptors; called without the engine's lock."""
         ready = [descriptor for descriptor, _ in self._epoll.poll(seconds)]
-        if self._bell in ready:
+        self.rung = self._bell in ready
+        if self.rung:
             ready.remove(self._bell)
             os.eventfd_read(self._bell)
         return ready
@@ -64,7 +70,7 @@ class _Sleeper:
         """Look without sleeping; give the core away between looks to whoever needs it."""
         while True:
             ready = self.sleep(0)
-            if ready or monotonic() >= until:
+            if ready or self.rung or monotonic() >= until:
                 return ready
             os.sched_yield()
 
@@ -83,6 +89,8 @@ class Driver:
     early and leave the rest for the next one.
     `next_timeout()` says when the engine wants a step without any descriptor.
     The driver is a context manager: inside it the calling thread holds the engine.
+    Both raise `UsageError` in a forked child: it has neither the other threads nor
+    sockets of its own, and the lock may be held by a thread that does not exist there.
     """
 
     def __init__(
@@ -91,6 +99,8 @@ class Driver:
         step: Callable[[Sequence[int], Waitable | None], None],
         next_timeout: Callable[[], float],
     ) -> None:
+        self._name = name
+        self._forks = forks()
         self._step = step
         self._next_timeout = next_timeout
         self._lock = threading.RLock()
@@ -124,7 +134,15 @@ class Driver:
 
     def __enter__(self) -> None:
         """Hold the engine."""
+        if forks() != self._forks:
+            self._refuse_child()
         self._lock.acquire()
+
+    def _refuse_child(self) -> NoReturn:
+        raise UsageError(
+            f"node {self._name!r} belongs to the process that made it; "
+            "create a new Node after fork()"
+        )
 
     def __exit__(self, *exc: object) -> None:
         """Wake whoever waits for what has ended meanwhile, and let the engine go."""
@@ -150,7 +168,7 @@ class Driver:
 
     def rouse(self) -> None:
         """Make the background thread look after the engine at once."""
-        with self._lock:
+        with self:
             self._last_wait = 0.0
             if self._back.asleep:
                 self._back.wake()
@@ -160,6 +178,8 @@ class Driver:
 
         Not to be called from inside the engine, that is from a done-callback.
         """
+        if forks() != self._forks:
+            self._refuse_child()
         with self._lock:
             self._waiters += 1
             if self._back.asleep:
@@ -174,6 +194,7 @@ class Driver:
 
     def _wait(self, work: Waitable, deadline: float | None) -> bool:
         ready: list[int] = []
+        looked = False
         while True:
             self._step(ready, work)
             if self.any_ended:
@@ -181,10 +202,15 @@ class Driver:
             if work.done():
                 return True
             now = monotonic()
-            if self._stopping or (deadline is not None and now >= deadline):
+            if self._stopping:
                 return False
-            if not self._front.asleep:
-                ready = self._sleep(self._front, now, deadline)
+            if deadline is not None and now >= deadline:
+                if looked or self._front.asleep:
+                    return False
+                # Who polls without time to wait would otherwise never see a packet.
+                looked, ready = True, self._front.sleep(0)
+            elif not self._front.asleep:
+                looked, ready = True, self._sleep(self._front, now, deadline)
             else:
                 ready = []
                 self._changed.wait(None if deadline is None else deadline - now)
@@ -201,7 +227,7 @@ class Driver:
         try:
             if sleeper is self._front:
                 ready = self._spin(now, due)
-                if ready:
+                if ready or sleeper.rung:
                     return ready
             return sleeper.sleep(max(0.0, due - monotonic()))
         finally:
@@ -210,6 +236,7 @@ class Driver:
 
     def _spin(self, now: float, due: float) -> list[int]:
         """Spin where that has paid off lately: waking up costs as much as a short round trip."""
+        self._front.rung = False
         if self._spins_in_vain >= SPIN_TRUST:
             self._spins_in_vain += 1
             if self._spins_in_vain < 2 * SPIN_TRUST:

@@ -28,6 +28,7 @@ from .driver import Driver, Waitable
 log = logging.getLogger("transport")
 
 RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their turn
+LARGE: Final = 256 * 1024
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
 
 
@@ -156,13 +157,14 @@ class Engine:
                 continue
             count = 0
             for path, packet in endpoint.receive(RECEIVE_BATCH, signalled=signalled):
-                count += 1
+                # A large packet ends the batch: its sender waits for the acknowledgement.
+                count += 1 if len(packet) < LARGE else RECEIVE_BATCH
                 self._dispatch(path, packet, now)
                 if until is not None and until.done():
                     ended = True
+                if ended or count >= RECEIVE_BATCH:
+                    self._stirred[endpoint] = False
                     break
-            if ended or count == RECEIVE_BATCH:
-                self._stirred[endpoint] = False
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
@@ -187,6 +189,8 @@ class Engine:
             self.drops[UNKNOWN_LINK] += 1
             return
         link.receive_packet(path, packet, now)
+        if link.state is State.CONFIRMING:
+            self._directory.committed(link)
         self._active[link] = None
         while (event := link.poll_event()) is not None:
             self._handle(link, event)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 from ..config import Config
 from ..errors import (
     ClosedError,
+    KeyExhaustedError,
     LimitError,
     PeerLostError,
     PeerRefusedError,
@@ -348,5 +349,6 @@ def _work_of(message: OutgoingMessage) -> Work[None]:
 
 def _fail(work: Work[Any], error: TransportError) -> None:
     """End `work` with the link's error, in words of its own."""
-    kind = type(error) if isinstance(error, (PeerLostError, ClosedError)) else PeerLostError
+    kept = (PeerLostError, ClosedError, KeyExhaustedError)
+    kind = type(error) if isinstance(error, kept) else PeerLostError
     work.fail(kind(f"{work.what} failed: {error}"))

@@ -393,6 +393,7 @@ class Node:
         with self._driver:
             first, self._closing = not self._closing, True
             if first:
+                self._directory.refuse_callers()
                 self._messages.fail_all(error)
                 self._linking.fail_all(error)
                 for link in self._directory:

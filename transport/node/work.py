@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -10,6 +12,8 @@ from ..errors import CancelledError, TransportError, TransportTimeoutError
 
 if TYPE_CHECKING:
     from .driver import Driver
+
+log = logging.getLogger("transport")
 
 T = TypeVar("T")
 
@@ -141,7 +145,8 @@ class Work(Generic[T]):
                     future.set_result(None)
 
             def settle_soon() -> None:
-                loop.call_soon_threadsafe(settle)
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    loop.call_soon_threadsafe(settle)
 
             self.add_done_callback(settle_soon)
             self._driver.rouse()
@@ -200,4 +205,8 @@ class Work(Generic[T]):
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:
-                callback()
+                # Whose thread this is, is chance: a caller's mistake must not end it.
+                try:
+                    callback()
+                except Exception:
+                    log.exception("a done-callback of %s failed", self.what)

@@ -1,8 +1,11 @@
-"""Packet headers: fixed size, little-endian, entirely authenticated (docs/spec.md 3).
+"""Packet headers: fixed size, little-endian (docs/spec.md 3).
 
     handshake  | version, kind | 0 | counter u16 | receiver u32 |                        8 bytes
     frames     | version, kind | generation | epoch u16 | receiver u32 | number u64 |   16 bytes
     bulk       | ... as frames ... | message u64 | offset u64 |                         32 bytes
+
+A header is associated data of what it stands before, whole; only RESPONSE and
+FINISH have none, and there each field has one allowed value.
 
 The receiver index names a link at the receiving node, as in WireGuard; which
 path a packet came over is known from the socket and is never a header field.
@@ -60,7 +63,7 @@ class HandshakeHeader(NamedTuple):
 
 
 def pack_handshake(kind: Kind, receiver: int, counter: int = 0) -> bytes:
-    """Header bytes of a handshake packet; they are authenticated with what follows."""
+    """Header bytes of a handshake packet."""
     return HANDSHAKE_HEADER.pack(first_byte(kind), 0, counter, receiver)
 
 
