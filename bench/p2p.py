@@ -81,6 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rss-size", default="4GiB", help="size of that message (default 4GiB)")
     parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="take latencies with each process on its own half of the cores",
+    )
+    parser.add_argument(
         "--import-time",
         action="store_true",
         help="import time beside our dependencies'; alone, unless --only is given",
@@ -149,7 +154,12 @@ def measure(peer: Peer, task: Task, effort: Effort) -> float:
 
 
 def measure_peers(
-    names: Sequence[str], tasks: Sequence[Task], effort: Effort, *, deadline: float
+    names: Sequence[str],
+    tasks: Sequence[Task],
+    effort: Effort,
+    *,
+    deadline: float,
+    apart: bool = False,
 ) -> tuple[Run, tuple[PeerNote, ...]]:
     """Start the peers, run the interleaved rounds, end the peers.
 
@@ -163,7 +173,7 @@ def measure_peers(
             if (reason := missing(name)) is not None:
                 notes[name] = PeerNote(name=name, status="skipped", reason=reason)
                 continue
-            peer = stack.enter_context(Peer(name, deadline=deadline))
+            peer = stack.enter_context(Peer(name, deadline=deadline, apart=apart))
             try:
                 peer.start()
                 # Untimed: memory faulted in, caches, code paths and windows warmed.
@@ -202,11 +212,14 @@ def _measure(
     tasks = tasks_for(effort, measurements)
     outcome, notes = Run(), tuple[PeerNote, ...]()
     if tasks:
-        outcome, notes = measure_peers(names, tasks, effort, deadline=args.deadline)
+        outcome, notes = measure_peers(
+            names, tasks, effort, deadline=args.deadline, apart=args.apart
+        )
     return Report(
         machine=machine,
         settings={
             "rounds": effort.rounds,
+            "apart": args.apart,
             "one_way_samples": effort.one_way_samples,
             "round_trips": effort.round_trips,
             "rate_messages": effort.rate_messages,

@@ -80,7 +80,12 @@ def render(report: Report) -> str:
         "",
         f"Medians over {report.settings.get('rounds', '?')} rounds, the peers interleaved. "
         f"Ratios are {report.ours} / peer, the median of the rounds.",
-        "Round trips and handshakes: each process on its own half of the cores.",
+        "Round trips and handshakes: "
+        + (
+            "each process on its own half of the cores."
+            if report.settings.get("apart")
+            else "processes placed by the scheduler."
+        ),
     ] * bool(report.run.results)
     for result in report.run.results:
         if result.values:
@@ -174,6 +179,7 @@ def _render_import_time(timing: dict[str, Any]) -> str:
         [
             "import time, each in a fresh interpreter: ms, lower is better",
             *_aligned(rows),
-            f"  ratio, median of {timing['rounds']} rounds: {timing['ratio']['median']:.2f}",
+            f"  ratio, median of {timing['rounds']} rounds: {timing['ratio']['median']:.2f}; "
+            f"with the names in use: {timing['ratio_in_use']['median']:.2f}",
         ]
     )

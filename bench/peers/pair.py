@@ -25,12 +25,13 @@ _SMALL_PLACES = 64
 class Peer:
     """Two worker processes of one transport, linked over loopback.
 
-    Times are seconds and sizes bytes. Latencies are taken with each process on its own
-    half of the cores, throughput with both on all of them. Every call ends within the
-    deadline or raises `BenchError`; after an error the peer can only be closed.
+    Times are seconds and sizes bytes. With `apart`, latencies are taken with each
+    process on its own half of the cores; else the scheduler places them, as it does
+    for users. Every call ends within the deadline or raises `BenchError`; after an
+    error the peer can only be closed.
     """
 
-    def __init__(self, name: str, *, deadline: float = 60.0) -> None:
+    def __init__(self, name: str, *, deadline: float = 60.0, apart: bool = False) -> None:
         self.name = name
         self.version = ""
         self.about = ""
@@ -38,6 +39,7 @@ class Peer:
         self._deadline = deadline
         self._initiator: _Process | None = None
         self._responder: _Process | None = None
+        self._wants_apart = apart
         self._apart = False
 
     def start(self) -> None:
@@ -75,7 +77,7 @@ class Peer:
 
     def round_trip(self, nbytes: int, count: int) -> list[float]:
         """Return `count` times from sending a message to having its equal back."""
-        self._place(apart=True)
+        self._place(apart=self._wants_apart)
         initiator, responder = self._both()
         order = {"nbytes": nbytes, "count": count, "warm_up": count // 10 + 1}
         responder.order("pong", **order)
@@ -86,7 +88,7 @@ class Peer:
 
     def handshake(self, count: int) -> list[float]:
         """Return `count` times from dialling to a byte there and back, all ends new."""
-        self._place(apart=True)
+        self._place(apart=self._wants_apart)
         times = []
         for _ in range(count):
             times.append(self._link("trial"))

@@ -27,8 +27,9 @@ def test_a_message_that_cannot_fit_is_refused_before_it_is_made():
 def test_import_times_are_compared():
     timing = measure_import_time(2, "import json", "import socket, ssl")
     assert timing["rounds"] == 2
-    assert set(timing["statements"]) == {"import json", "import socket, ssl"}
+    assert {"import json", "import socket, ssl"} <= set(timing["statements"])
     assert timing["ratio"]["median"] > 0
+    assert timing["ratio_in_use"]["median"] > 0
 
 
 def test_an_import_that_fails_is_named():

@@ -57,6 +57,7 @@ def report():
                 "import numpy": {"median": 0.08, "min": 0.07, "max": 0.1},
             },
             "ratio": {"median": 1.25, "min": 1.2, "max": 1.3},
+            "ratio_in_use": {"median": 1.75, "min": 1.5, "max": 2.0},
         },
     )
 
