@@ -24,7 +24,6 @@ from transport.link.handshake import Terms
 from transport.link.inbox import IncomingMessage
 from transport.link.outbox import OutgoingMessage
 
-
 ACCEPTABLE = 1 << 28  # bytes; an owner declines what it has no memory for
 
 
@@ -60,7 +59,8 @@ class Side:
         self.bound: list[int] = []
         self.warnings: list[str] = []
         self.established = 0
-        self.failed: Failed | None = None
+        self.failed: Failed | None = None  # how the chosen link ended
+        self.ended: list[Link] = []
         self.accepting = True
         self.draining = True  # small messages are consumed as they come
         self.buffers: dict[int, bytearray] = {}  # of messages being placed, by id
@@ -144,8 +144,9 @@ class Side:
                     self.warnings.append(text)
                 case Failed():
                     assert link.state is State.CLOSED
+                    assert link not in self.ended, "a link ended twice"
+                    self.ended.append(link)
                     if link is self.chosen:
-                        assert self.failed is None, "a link ended twice"
                         self.failed = event
 
     def _arrived(self, message: IncomingMessage) -> None:

@@ -422,7 +422,8 @@ class Opener(_Uncopyable):
             self._keys.pop(name).drop()
 
     def drop(self) -> None:
-        """Forget every key; the opener cannot be used afterwards."""
+        """Forget every key; nothing opens from now on."""
+        self.epoch = -1  # no header names it, so none finds the key that was in force
         for key in self._keys.values():
             key.drop()
         self._keys.clear()

@@ -80,6 +80,7 @@ class Failed:
     error: TransportError
     outgoing: tuple[OutgoingMessage, ...] = ()
     incoming: tuple[IncomingMessage, ...] = ()
+    settled_through: int = -1  # messages up to this id were delivered before the end
 
 
 Event = (

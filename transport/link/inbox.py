@@ -83,8 +83,8 @@ class Inbox:
 
     @property
     def unclaimed(self) -> int:
-        """Messages announced and neither placed nor released."""
-        return len(self._open) + len(self._held)
+        """Large messages that are not placed, and whatever waits for its turn."""
+        return len(self._open) + sum(number not in self._open for number in self._held)
 
     def _charge(self, cost: int) -> None:
         self._charged += cost

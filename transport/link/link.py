@@ -385,7 +385,7 @@ class Link:
             self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
             return True
         self._close_queued = True
-        self._sender.outbox.control(frames.encode_close(0))
+        self._sender.outbox.control(self._sender.goodbye(self._keys, 0))
         return False
 
     def poll_event(self) -> events.Event | None:
@@ -450,10 +450,10 @@ class Link:
 
     def abort(self, error: TransportError) -> None:
         """End now: the peer is told once, if it can be, and nothing is waited for."""
-        if self.state is State.OPEN or self.state is State.DRAINING:
-            path = self._sender.any_path()
-            if path is not None:
-                self._send_over(path, frames.encode_close(1), self._receiver.last_received)
+        alive = self.state is State.OPEN or self.state is State.DRAINING
+        if alive and (path := self._sender.any_path()) is not None:
+            goodbye = self._sender.goodbye(self._keys, 1)
+            self._send_over(path, goodbye, self._receiver.last_received)
         self._end(Input.FAILED, error)
 
     def _end(self, cause: Input, error: TransportError) -> None:
@@ -463,6 +463,7 @@ class Link:
         self._events.append(
             events.Failed(
                 error=error,
+                settled_through=self.settled_through,
                 outgoing=tuple(self._sender.outbox.fail()),
                 incoming=tuple(self._receiver.inbox.fail()),
             )

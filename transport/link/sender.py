@@ -137,6 +137,15 @@ class Sender:
         if path is not None:
             self._raw.append(Transmit(path.handle, self._bare_ack(keys), False))
 
+    def ack_frame(self, keys: Keys) -> bytes:
+        """The acknowledgement that is owed, to go along with other frames."""
+        return self.acknowledgements.frame(self.flight.floor(keys.sealer.next_number))
+
+    def goodbye(self, keys: Keys | None, reason: int) -> bytes:
+        """CLOSE, behind what the peer must learn of its messages: it takes nothing after it."""
+        acknowledgement = b"" if keys is None else self.ack_frame(keys)
+        return acknowledgement + frames.encode_close(reason)
+
     def any_path(self) -> PathState | None:
         """A path for a packet that is not tracked.
 
@@ -229,8 +238,7 @@ class Sender:
         keys.change(self.flight)
         drafts.popleft()
         if self.acknowledgements.now_due:
-            floor = self.flight.floor(keys.sealer.next_number)
-            draft.frames += self.acknowledgements.frame(floor)
+            draft.frames += self.ack_frame(keys)
         number, data = keys.sealer.seal_frames(draft.frames)
         packet = Packet(number, data, slot=None, messages=draft.messages, reliable=True)
         self._sent(packet, path, now)
@@ -263,16 +271,14 @@ class Sender:
         # A side that only acknowledges learns nothing of what the peer has; to change
         # its key it must know, so this acknowledgement asks for one itself.
         keys.change(self.flight)
-        ack = self.acknowledgements.frame(self.flight.floor(number))
-        number, data = keys.sealer.seal_frames(ack + frames.encode_ping())
+        number, data = keys.sealer.seal_frames(self.ack_frame(keys) + frames.encode_ping())
         packet = Packet(number, data, slot=None, messages=(), reliable=False)
         self._sent(packet, path, now)
         return Transmit(path.handle, data, False)
 
     def _bare_ack(self, keys: Keys) -> bytearray:
         keys.change(self.flight)
-        floor = self.flight.floor(keys.sealer.next_number)
-        _, data = keys.sealer.seal_frames(self.acknowledgements.frame(floor))
+        _, data = keys.sealer.seal_frames(self.ack_frame(keys))
         self.bare_packets += 1
         self.bare_bytes += len(data)
         return data

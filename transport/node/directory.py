@@ -40,6 +40,8 @@ class Directory:
         self.drops: Counter[str] = Counter()
         self.lost: OrderedDict[str, TransportError] = OrderedDict()
         """Peers that were linked and are not any more, with the reason; at most `Config.links`."""
+        self.delivered_to: set[str] = set()
+        """Those of `lost` to whom nothing was left undelivered."""
         self._refused: OrderedDict[str, TransportError] = OrderedDict()
 
     def on_retire(self, retire: Callable[[Link, TransportError], None]) -> None:
@@ -148,6 +150,7 @@ class Directory:
         previous = self._open.get(peer)
         self._open[peer] = link
         self.lost.pop(peer, None)
+        self.delivered_to.discard(peer)
         if previous is not None and previous is not link:
             self._retire(previous, PeerLostError(f"peer {peer!r} came back as a new process"))
         call = self._dialling.pop(peer, None)
@@ -179,6 +182,12 @@ class Directory:
         if self._open.get(link.peer) is link:
             del self._open[link.peer]
             self._note(self.lost, link.peer, error)
+
+    def note_delivery(self, peer: str, everything: bool) -> None:
+        """The link to `peer` has ended with everything delivered, or not."""
+        if everything and peer in self.lost:
+            self.delivered_to &= self.lost.keys()
+            self.delivered_to.add(peer)
 
     def refused(self, peer: str, error: TransportError) -> None:
         """A caller knew the secret but was not who it said: remember why, for `wait_for`."""

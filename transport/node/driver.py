@@ -12,6 +12,7 @@ Everything of the engine happens under one lock; only sleeping does not.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -23,6 +24,9 @@ from typing import Final, NoReturn, Protocol
 from ..crypto.seal import forks
 from ..errors import UsageError
 
+log = logging.getLogger("transport")
+
+CRASH_PAUSE: Final = 0.1
 NAP: Final = 0.001  # how soon the background thread looks again after a waiter has gone
 WAITER_NAP: Final = 0.005  # and how often while one is at work
 RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
@@ -247,6 +251,16 @@ class Driver:
         return ready
 
     def _background(self) -> None:
+        while not self._stopping:
+            try:
+                self._keep_alive()
+            except Exception:
+                # A defect of ours. Without this thread every link would fall silent, so it
+                # goes on, and says so where nobody can overlook it.
+                log.exception("the engine's background step failed; it is tried again")
+                time.sleep(CRASH_PAUSE)
+
+    def _keep_alive(self) -> None:
         ready: list[int] = []
         while True:
             with self._lock:
@@ -270,7 +284,8 @@ class Driver:
                 self._front.wake()
             if self._back.asleep:
                 self._back.wake()
-        self._thread.join()
+        if self._thread.ident is not None:  # else it was never started
+            self._thread.join()
         with self._lock:
             # A waiter may still be on its way out of its sleep.
             while self._waiters:

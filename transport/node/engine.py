@@ -72,6 +72,9 @@ class Engine:
     def listen(self, address: str) -> str:
         """Bind; return the address with its port filled in."""
         listener = self._zeromq.listen(address)
+        path_filter = self._path_filter
+        if path_filter is not None:
+            listener.path_filter = lambda path: path_filter(path, self.call_later)
         self._watch(listener)
         return listener.address
 
@@ -196,8 +199,6 @@ class Engine:
             self._handle(link, event)
 
     def _answer(self, path: Path, packet: Buffer, now: float) -> None:
-        if self._path_filter is not None:
-            path = self._path_filter(path, self.call_later)
         link = self._directory.answer(path, memoryview(packet), now)
         if link is not None:
             path.keep()
@@ -253,12 +254,23 @@ class Engine:
             path = cast(Path, event.handle)
             path.keep()
             link.paths[event.index].address = path.address
-            self._paths.setdefault(link, []).append(path)
+            self._bind(link, path)
             return
         elif isinstance(event, Warned):
             log.warning("%s", event.text)
             return
         self._on_event(link, event)
+
+    def _bind(self, link: Link, path: Path) -> None:
+        """A caller reaches us over `path`; of connections it has given up, nothing is kept."""
+        in_use = [state.handle for state in link.paths]
+        kept = [path]
+        for earlier in self._paths.get(link, ()):
+            if earlier in in_use:
+                kept.append(earlier)
+            else:
+                earlier.close()
+        self._paths[link] = kept
 
     def _retire(self, link: Link, error: TransportError) -> None:
         link.abort(error)

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -104,6 +105,7 @@ class Node:
         try:
             self.addresses: tuple[str, ...] = tuple(map(self._engine.listen, listen))
         except BaseException:
+            self._driver.stop()
             self._engine.close()
             raise
         self._driver.start()
@@ -224,8 +226,8 @@ class Node:
     ) -> Work[None] | None:
         """Begin to send; None where a blocking call need not wait."""
         self._check_usable()
-        if not 0 <= tag <= MAX_TAG:
-            raise UsageError(f"tag must lie in 0..2^64-1, got {tag!r}")
+        if type(tag) is not int or not 0 <= tag <= MAX_TAG:
+            tag = _checked_tag(tag)
         view = source_view(tensor)
         work = None
         with self._driver:
@@ -270,8 +272,8 @@ class Node:
         Raises: as `recv`, for what is known at once.
         """
         self._check_usable()
-        if tag is not None and not 0 <= tag <= MAX_TAG:
-            raise UsageError(f"tag must be None or lie in 0..2^64-1, got {tag!r}")
+        if tag is not None and (type(tag) is not int or not 0 <= tag <= MAX_TAG):
+            tag = _checked_tag(tag)
         destination = None if out is None else destination_view(out)
         with self._driver:
             if source == self.name:
@@ -310,7 +312,10 @@ class Node:
         with self._driver:
             names = self._directory.peers() if to is None else (to,)
             works = []
-            for link in map(self._link_to, names):
+            for name in names:
+                if name in self._directory.delivered_to:
+                    continue  # the peer is gone, but it had everything
+                link = self._link_to(name)
                 work: Work[None] = Work(self._driver, f"flush to {link.peer!r}")
                 self._flushing.setdefault(link, []).append((link.last_message, work))
                 works.append(work)
@@ -352,12 +357,16 @@ class Node:
     def _on_failure(self, link: Link, failed: Failed) -> None:
         peer, error = link.peer, failed.error
         self._messages.on_event(link, failed)
-        for _, work in self._flushing.pop(link, ()):
-            work.fail(PeerLostError(f"{work.what} failed: {error}"))
+        for last, work in self._flushing.pop(link, ()):
+            if last <= failed.settled_through:
+                work.finish(None)
+            else:
+                work.fail(PeerLostError(f"{work.what} failed: {error}"))
         self._handles.pop(link, None)
         if link in self._established:
             del self._established[link]
             self._messages.peer_lost(peer, error)
+            self._directory.note_delivery(peer, failed.settled_through >= link.last_message)
             if not isinstance(error, ClosedError):
                 log.info("node %s: link to %s ended: %s", self.name, peer, error)
         elif link.initiator:
@@ -412,6 +421,21 @@ class Node:
         self._driver.stop()
         self._engine.close()
         self._closed.set()
+
+
+def _checked_tag(tag: object) -> int:
+    """`tag` as an int: numpy's integers serve as well.
+
+    Raises:
+        UsageError: not a whole number, or out of range.
+    """
+    try:
+        number = index(tag)  # type: ignore[arg-type]  # asking is the only test
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_TAG:
+        raise UsageError(f"tag must be a whole number in 0..2^64-1, got {tag!r}")
+    return number
 
 
 class _AllClosed:

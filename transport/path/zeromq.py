@@ -132,7 +132,9 @@ class Listener:
 
     def __init__(self, socket: ZSocket, address: str) -> None:
         self._socket = socket
-        self._known: dict[bytes, ListenerPath] = {}
+        self._known: dict[bytes, Path] = {}
+        self.path_filter: Callable[[Path], Path] | None = None
+        """Wraps each new path, as in `PathFilter`."""
         self.address = address
         self.descriptor = int(socket.getsockopt(zmq.FD))
         self.monitor_descriptor: int | None = None
@@ -152,9 +154,15 @@ class Listener:
             frame = _recv(socket, _NOBLOCK, False)
             if frame.more:
                 _skip_rest(socket)
-                yield known.get(routing_id) or ListenerPath(self, routing_id), b""
+                yield known.get(routing_id) or self._stranger(routing_id), b""
                 continue
-            yield known.get(routing_id) or ListenerPath(self, routing_id), memoryview(frame)
+            yield known.get(routing_id) or self._stranger(routing_id), memoryview(frame)
+
+    def _stranger(self, routing_id: bytes) -> Path:
+        path = ListenerPath(self, routing_id)
+        if self.path_filter is not None:
+            path.filtered = self.path_filter(path)
+        return path.filtered
 
     def connectivity(self) -> Iterator[tuple[Path, bool]]:
         """A listener learns of a cut only when it next sends."""
@@ -162,7 +170,7 @@ class Listener:
 
     def keep(self, path: ListenerPath) -> None:
         """Give this caller's packets the same path object from now on."""
-        self._known[path.routing_id] = path
+        self._known[path.routing_id] = path.filtered
 
     def send(self, path: ListenerPath, packet: Buffer, stable: bool) -> bool:
         """Send to one caller; False where it is gone."""
@@ -180,7 +188,7 @@ class Listener:
 
     def forget(self, path: ListenerPath) -> None:
         """The path's link has ended."""
-        if self._known.get(path.routing_id) is path:
+        if self._known.get(path.routing_id) is path.filtered:
             del self._known[path.routing_id]
 
     def close(self) -> None:
@@ -191,11 +199,12 @@ class Listener:
 class ListenerPath:
     """The way back to one caller of a listener."""
 
-    __slots__ = ("endpoint", "routing_id")
+    __slots__ = ("endpoint", "filtered", "routing_id")
 
     def __init__(self, listener: Listener, routing_id: bytes) -> None:
         self.endpoint = listener
         self.routing_id = routing_id
+        self.filtered: Path = self  # as `Dialer.filtered`
 
     @property
     def address(self) -> str:
