@@ -28,7 +28,8 @@ def kind(packet: bytes) -> Kind:
 
 def offer_of(packet: bytes) -> int:
     """Where the Noise message begins in an INIT packet."""
-    return HANDSHAKE_HEADER.size + HANDSHAKE_HEADER.unpack_from(packet)[2]
+    hello_size: int = HANDSHAKE_HEADER.unpack_from(packet)[2]
+    return HANDSHAKE_HEADER.size + hello_size
 
 
 def stripped(packet: bytes) -> bytes:

@@ -102,6 +102,8 @@ class ChaosProxy:
             except OSError:
                 _reset((near, near))
                 continue
+            for each in (near, far):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._changed:
                 if self._refusing or self._closed:
                     _reset((near, far))
@@ -110,7 +112,6 @@ class ChaosProxy:
                 self._pairs.append((near, far))
                 self._changed.notify_all()
             for source, sink in ((near, far), (far, near)):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -85,7 +87,7 @@ class NonceOracle:
 
         monkeypatch.setattr("transport.crypto.seal.AESGCM", Watched)
         monkeypatch.setattr("transport.crypto.primitives.AESGCM", Watched)
-        noise = replace(CIPHERS["AESGCM"], new=Watched)
+        noise = replace(CIPHERS["AESGCM"], new=cast(Callable[[Buffer], AESGCM], Watched))
         monkeypatch.setitem(CIPHERS, "AESGCM", noise)
 
     @property
