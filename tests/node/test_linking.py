@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
@@ -170,9 +169,10 @@ def test_both_sides_connect_at_the_same_moment(kind: str) -> None:
 
     for attempt in range(20):
         with node("a", listen=listen()) as a, node("b", listen=listen()) as b:
-            call: Callable[[Node, Node], Link] = lambda x, y: x.connect(
-                y.addresses, peer=y.name, timeout=PATIENCE
-            )
+
+            def call(x: Node, y: Node) -> Link:
+                return x.connect(y.addresses, peer=y.name, timeout=PATIENCE)
+
             together(partial(call, a, b), partial(call, b, a))
             exchange(a, b, tag=attempt)
             exchange(b, a, tag=attempt)

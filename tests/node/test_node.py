@@ -147,7 +147,7 @@ def test_statistics_of_a_link() -> None:
 
 
 def test_nothing_secret_is_shown() -> None:
-    with linked() as (a, b):
+    with linked() as (a, _b):
         texts = [repr(a), str(a.link("b")), repr(a.stats()), repr(a.link("b").stats())]
         assert not any(SECRET.hex() in text or "SECRET" in text for text in texts)
         assert re.search(r"<Node 'a' on tcp://127\.0\.0\.1:\d+>", texts[0])
@@ -272,7 +272,7 @@ def test_closing_gives_back_descriptors_threads_and_the_port() -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     threads = threading.active_count()
     for _ in range(5):
-        with linked() as (a, b):
+        with linked() as (_a, b):
             address = b.addresses[0]
         with node("c", listen=(address,)):
             pass

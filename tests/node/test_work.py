@@ -205,7 +205,7 @@ def test_a_loop_that_closed_before_the_work_ended_harms_nobody(pair: tuple[Node,
 
 
 def test_closing_ends_everything_under_way_once() -> None:
-    with linked() as (a, b):
+    with linked() as (_a, b):
         works = [
             b.irecv(source="a", tag=1),
             b.irecv(source=None, tag=None),
@@ -244,16 +244,16 @@ def test_an_interrupted_receive_lets_its_buffer_go(pair: tuple[Node, Node]) -> N
     a, b = pair
     out = np.zeros(4)
 
-    class Interruption(Exception):
+    class InterruptionError(Exception):
         pass
 
     def interrupt(*_: object) -> None:
-        raise Interruption
+        raise InterruptionError
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Interruption):
+        with pytest.raises(InterruptionError):
             b.recv(out, source="a", tag=12)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

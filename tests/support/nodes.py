@@ -79,7 +79,7 @@ def together(*calls: Callable[[], object], patience: float = 60.0) -> list[objec
 
 
 def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Wait for a condition that nothing signals, as a counter of the node; fail if it never holds."""
+    """Wait for a condition that nothing signals, as a node's counter; fail if it never holds."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"not so after {patience} s: {condition}"

@@ -18,6 +18,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from time import monotonic
 from typing import Final, NoReturn, Protocol
 
@@ -31,6 +32,7 @@ NAP: Final = 0.001  # how soon the background thread looks again after a waiter 
 WAITER_NAP: Final = 0.005  # and how often while one is at work
 RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
 LONGEST_SLEEP: Final = 60.0
+TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
 SPIN: Final = 0.0002  # a waiter looks again and again for so long before it sleeps
 SPIN_TRUST: Final = 8  # after as many spins in vain it sleeps at once, for as many waits
 
@@ -89,8 +91,9 @@ class _Sleeper:
 class Driver:
     """Runs `step(ready, until)` under one lock whenever descriptors or deadlines ask for it.
 
-    `ready` are descriptors that woke it; where `until` ends, the step may return
-    early and leave the rest for the next one.
+    `ready` are descriptors that woke it. Where `until` ends, or there is too much to
+    do at once, the step may return early and leave the rest for the next one, which
+    `next_timeout` then wants at once.
     `next_timeout()` says when the engine wants a step without any descriptor.
     The driver is a context manager: inside it the calling thread holds the engine.
     Both raise `UsageError` in a forked child: it has neither the other threads nor
@@ -118,6 +121,8 @@ class Driver:
         self.any_ended = False
         """Some work has ended since waiters were last told; set under the lock."""
         self._stopping = False
+        self._queuing: set[int] = set()  # threads that want the lock and do not have it
+        self._told = False  # waiters were woken and want the lock
         self._thread = threading.Thread(
             target=self._background, name=f"sealfabric-{name}", daemon=True
         )
@@ -140,7 +145,26 @@ class Driver:
         """Hold the engine."""
         if forks() != self._forks:
             self._refuse_child()
+        if not self._lock.acquire(blocking=False):
+            self._queue_up()
+
+    def _queue_up(self) -> None:
+        """Take the lock, and let whoever holds it know that somebody waits for it."""
+        self._queuing.add(get_ident())
         self._lock.acquire()
+        self._queuing.discard(get_ident())
+
+    def _take_turns(self) -> None:
+        """Called between two steps with the lock: let go of it if somebody else wants it.
+
+        Releasing alone does not hand it over, since the releasing thread would be
+        the first to ask again.
+        """
+        if self._queuing or self._told:
+            self._told = False
+            self._lock.release()
+            time.sleep(TURN)
+            self._queue_up()
 
     def _refuse_child(self) -> NoReturn:
         raise UsageError(
@@ -159,6 +183,7 @@ class Driver:
     def _tell_waiters(self) -> None:
         self.any_ended = False
         if self._waiters:
+            self._told = True
             self._changed.notify_all()
             if self._front.asleep:
                 self._front.wake()
@@ -182,9 +207,7 @@ class Driver:
 
         Not to be called from inside the engine, that is from a done-callback.
         """
-        if forks() != self._forks:
-            self._refuse_child()
-        with self._lock:
+        with self:
             self._waiters += 1
             if self._back.asleep:
                 self._back.wake()  # it gives way, and naps until the waiters have gone
@@ -225,6 +248,7 @@ class Driver:
         if deadline is not None and deadline < due:
             due = deadline
         if due <= now:
+            self._take_turns()
             return []
         sleeper.asleep, sleeper.until = True, due
         self._lock.release()
@@ -235,7 +259,7 @@ class Driver:
                     return ready
             return sleeper.sleep(max(0.0, due - monotonic()))
         finally:
-            self._lock.acquire()
+            self._queue_up()
             sleeper.asleep = False
 
     def _spin(self, now: float, due: float) -> list[int]:
@@ -263,7 +287,7 @@ class Driver:
     def _keep_alive(self) -> None:
         ready: list[int] = []
         while True:
-            with self._lock:
+            with self:
                 if self._stopping:
                     return
                 busy = self._waiters > 0

@@ -29,6 +29,7 @@ log = logging.getLogger("transport")
 
 RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their turn
 LARGE: Final = 256 * 1024
+STEP_LIMIT: Final = 0.002  # seconds after which a step leaves the rest to the next one
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
 
 
@@ -125,10 +126,13 @@ class Engine:
         """Send at once what can be sent without sleeping; called under the lock."""
         if self._active:
             self._step((), None)
-            self.driver.expect_by(self._look_at)
+            self.driver.expect_by(0.0 if self._stirred else self._look_at)
 
     def _step(self, ready: Sequence[int], until: Waitable | None) -> None:
         """Do what there is to do; leave early, the rest noted, once `until` has ended.
+
+        Also after `STEP_LIMIT`, for otherwise a flood of packets, even of worthless
+        ones, would keep every other thread from the node.
 
         Sending comes before looking for more: an answer leaves at once, and what
         its sending has stirred is looked at while the answer travels.
@@ -139,6 +143,7 @@ class Engine:
                 self._stirred[endpoint] = True
             elif descriptor in self._monitored:
                 self._check_connectivity(self._monitored[descriptor])
+        enough = monotonic() + STEP_LIMIT
         while True:
             now = monotonic()
             if self._active:
@@ -147,7 +152,7 @@ class Engine:
                 self._run_due(now)
             if self._stirred and self._receive(now, until):
                 return
-            if not self._active and not self._stirred:
+            if not self._active and (not self._stirred or now >= enough):
                 return
 
     def _receive(self, now: float, until: Waitable | None) -> bool:
@@ -313,6 +318,8 @@ class Engine:
         return min(due.values(), default=float("inf"))
 
     def _next_timeout(self) -> float:
+        if self._stirred:
+            return 0.0
         self._look_at = self._refresh_due()
         return min(self._look_at, self._timers[0][0]) if self._timers else self._look_at
 
