@@ -301,7 +301,7 @@ class Driver:
 
     def stop(self) -> None:
         """End the background thread and every wait; call once, not under the lock."""
-        with self._lock:
+        with self:
             self._stopping = True
             self._changed.notify_all()
             if self._front.asleep:
