@@ -33,6 +33,8 @@ class Config:
     reconnect_interval: float = 0.05  # first pause before a cut TCP path is redialled
     reconnect_interval_max: float = 1.0  # the pause doubles up to this
 
+    keep_freed_packets: bool = True  # let glibc reuse packet memory (a setting of the process)
+
     # --- packets and flight ------------------------------------------------------
     packet_payload: int = 1 * MIB  # tensor bytes in one bulk packet
     eager_limit: int = 64 * KIB  # messages up to this travel inside their announcement

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def link_remote(own: Node, remote: Remote) -> None:
     remote.ask("wait_for", peer=own.name)
 
 
-def assert_lost(work: Work[object], name: str) -> None:
+def assert_lost(work: Work[Any], name: str) -> None:
     with pytest.raises(PeerLostError, match=repr(name)) as caught:
         work.wait(BOUND)
     assert work.what in str(caught.value)
@@ -104,7 +105,7 @@ def run_into_death(own: Node, private: bytes, config: dict[str, float]) -> None:
         assert digest(own.recv(source="victim", timeout=PATIENCE)) == digest(payload(6, 100))
 
 
-def _error_of(work: Work[object]) -> TransportError:
+def _error_of(work: Work[Any]) -> TransportError:
     with pytest.raises(TransportError) as caught:
         work.wait(BOUND)
     return caught.value

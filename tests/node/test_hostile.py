@@ -1,4 +1,4 @@
-"""Strangers at the port: garbage, pickles, absurd frames, floods. Nothing runs, memory is bounded."""
+"""Strangers at the port: garbage, pickles, absurd frames, floods. Nothing runs or grows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import zmq
 
-from support.nodes import PATIENCE, linked, node, resident_bytes, together, until
-from transport import Config, HandshakeError, Node
+from support.nodes import PATIENCE, SECRET, linked, node, resident_bytes, together, until
+from transport import Config, HandshakeError, Identity, Node, Trust
+from transport.link.handshake import Handshake, Terms
 from transport.wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, first_byte
 
 KIB, MIB = 1024, 1024 * 1024
@@ -200,10 +201,6 @@ def test_noise_from_an_inner_seed(pair: tuple[Node, Node]) -> None:
 
 def test_half_open_handshakes_are_bounded_and_do_not_keep_friends_out() -> None:
     """Callers who know the secret and never finish: the oldest gives way."""
-    from support.nodes import SECRET  # what these callers know
-    from transport import Identity, Trust
-    from transport.link.handshake import Handshake, Terms
-
     with node("b", config=Config(half_open_links=8)) as b, node("a") as a:
         terms = Terms(
             name="caller",

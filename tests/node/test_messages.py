@@ -63,11 +63,11 @@ def layouts(shape: tuple[int, ...], dtype: npt.DTypeLike) -> dict[str, Array]:
     }
 
 
-def assert_same(received: object, sent: Array) -> None:
-    assert isinstance(received, np.ndarray)
-    assert received.shape == sent.shape
-    assert received.dtype == sent.dtype.newbyteorder("=")
-    assert np.array_equal(received, sent)
+def assert_same(received: object, sent: Array, layout: str = "") -> None:
+    assert isinstance(received, np.ndarray), layout
+    assert received.shape == sent.shape, layout
+    assert received.dtype == sent.dtype.newbyteorder("="), layout
+    assert np.array_equal(received, sent), layout
 
 
 # --- what arrives is what was sent ----------------------------------------------------------
@@ -83,7 +83,7 @@ def test_every_dtype_in_every_layout(
         work = a.isend(tensor, to="b", tag=3)
         received = b.recv(source="a", tag=3, timeout=PATIENCE)
         work.wait(PATIENCE)
-        assert_same(received, tensor), layout
+        assert_same(received, tensor, layout)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "fortran", "strided", "reversed", "transposed"])

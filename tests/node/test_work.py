@@ -189,9 +189,13 @@ def test_a_loop_that_closed_before_the_work_ended_harms_nobody(pair: tuple[Node,
             await asyncio.wait_for(_shielded(), 0.02)
 
     async def _shielded() -> None:
-        future = asyncio.get_running_loop().create_future()
-        work.add_done_callback(lambda: loop.call_soon_threadsafe(future.set_result, None))
         loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def settle() -> None:
+            loop.call_soon_threadsafe(future.set_result, None)
+
+        work.add_done_callback(settle)
         await future
 
     asyncio.run(run())

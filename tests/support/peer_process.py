@@ -24,7 +24,7 @@ def payload(seed: int, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def digest(array: Any) -> str:
     """What identifies an array's bytes in an answer."""
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array)).cast("B")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 class Peer:

@@ -28,7 +28,7 @@ from .scheduler import Scheduler
 
 COALESCE_PACKETS: Final = 32  # with this many packets in flight, small drafts wait for company
 COALESCE_BYTES: Final = 8 * 1024  # unless they have grown to this
-COPY_BELOW: Final = 64 * 1024  # a smaller packet is cheaper to copy than to keep stable
+COPY_BELOW: Final = 256 * 1024  # a smaller packet is cheaper to copy than to track
 DATA_SPAN: Final = 4096  # numbers between the oldest packet in flight and the newest
 ACK_SPAN: Final = 8000  # the same for bare acknowledgements; less than the replay window
 EAGER_RESERVE: Final = frames.EAGER_OVERHEAD + frames.MAX_DESCRIPTION

@@ -28,6 +28,7 @@ from .driver import Driver, Waitable
 log = logging.getLogger("transport")
 
 RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their turn
+MIDDLING: Final = 1024
 LARGE: Final = 256 * 1024
 STEP_LIMIT: Final = 0.002  # seconds after which a step leaves the rest to the next one
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
@@ -166,7 +167,9 @@ class Engine:
             count = 0
             for path, packet in endpoint.receive(RECEIVE_BATCH, signalled=signalled):
                 # A large packet ends the batch: its sender waits for the acknowledgement.
-                count += 1 if len(packet) < LARGE else RECEIVE_BATCH
+                # So may it wait behind a stranger's hellos, which take longest to refuse.
+                size = len(packet)
+                count += 1 if size < MIDDLING else 8 if size < LARGE else RECEIVE_BATCH
                 self._dispatch(path, packet, now)
                 if until is not None and until.done():
                     ended = True

@@ -24,6 +24,7 @@ from zmq.backend import Socket as BackendSocket
 from ..config import Config
 from ..errors import UsageError
 from .base import Buffer, Path
+from .memory import keep_freed_packets
 
 ZSocket = zmq.Socket[bytes]
 
@@ -61,6 +62,8 @@ class ZeroMQ:
     def __init__(self, config: Config, packet_limit: int) -> None:
         self._config = config
         self._packet_limit = packet_limit
+        if config.keep_freed_packets:
+            keep_freed_packets(packet_limit)
         self._context: zmq.Context[ZSocket] = zmq.Context(config.io_threads)
         self._context.max_sockets = 65_535
 
