@@ -27,7 +27,7 @@ class Config:
     # --- paths -----------------------------------------------------------------
     paths: int = 4  # paths a link opens to each peer, spread over its addresses
     shared_memory: bool = True  # allow a same-host path when both sides offer one
-    io_threads: int = 1  # ZeroMQ I/O threads of the node
+    io_threads: int = 2  # ZeroMQ I/O threads: a flood must not take the only one
     kernel_buffer: int = 4 * MIB  # SO_SNDBUF and SO_RCVBUF of each TCP path
     receive_queue_packets: int = 64  # packets ZeroMQ may hold for us, per connection
     reconnect_interval: float = 0.05  # first pause before a cut TCP path is redialled
