@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import p2p
+from . import flood, p2p
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Sealfabric beside its peers")
     commands = parser.add_subparsers(dest="command", required=True)
     p2p.add_arguments(commands.add_parser("p2p", help="two processes over loopback"))
-    return p2p.run(parser.parse_args(arguments))
+    flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
+    parsed = parser.parse_args(arguments)
+    status: int = (flood.run if parsed.command == "flood" else p2p.run)(parsed)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`sealfabric bench p2p`: the benchmarks of bench/, as a command.
+"""`sealfabric bench p2p | flood`: the benchmarks of bench/, as a command.
 
 An installed distribution carries them as `transport.bench`; in a source tree
 they lie beside the package. They are no part of the library.
@@ -24,13 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     p2p = commands.add_parser("p2p", help="two processes over loopback, round by round")
     _benchmarks("p2p").add_arguments(p2p)
+    flood = commands.add_parser("flood", help="what a flood of packets leaves of a link")
+    _benchmarks("flood").add_arguments(flood)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; return its exit status."""
     errors = _benchmarks("errors")
     try:
-        status: int = _benchmarks("p2p").run(arguments)
+        status: int = _benchmarks(arguments.command).run(arguments)
     except errors.BenchError as error:
         raise TransportError(str(error)) from error
     return status
