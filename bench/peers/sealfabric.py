@@ -90,7 +90,9 @@ class Sealed(Endpoint):
 class SealedSharedMemory(Sealed):
     """The same node, allowed to cross through shared memory on this host."""
 
-    about: ClassVar[str] = "as sealfabric, with shared memory allowed"
+    about: ClassVar[str] = (
+        "as sealfabric, with shared memory allowed, which has no effect in this release"
+    )
     shared_memory: ClassVar[bool] = True
 
 

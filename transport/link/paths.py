@@ -30,7 +30,6 @@ class PathState:
         "index",
         "joined",
         "last_failure",
-        "last_received",
         "last_sent",
         "packets_received",
         "packets_sent",
@@ -65,7 +64,6 @@ class PathState:
         self.packets_received = self.bytes_received = 0
         self.retransmissions = 0
         self.last_sent = now
-        self.last_received = now
 
     @property
     def usable(self) -> bool:
