@@ -41,7 +41,7 @@ class Config:
     window_bytes: int = 4 * MIB + 64 * KIB  # sealed and not yet acknowledged, per link
     window_packets: int = 1024  # the same in packets; at most half the replay window
     spare_slots: int = 8  # packet pool slots kept for reuse, per link
-    acknowledge_after: float = 0.001  # longest an acknowledgement waits for company
+    acknowledge_after: float = 0.001  # longest an acknowledgement waits: this host's slowness
 
     # --- what a peer may make us hold ----------------------------------------------
     unexpected_bytes: int = 16 * MIB  # messages that no receive has claimed, per peer
@@ -55,7 +55,7 @@ class Config:
     handshake_deadline: float = 10.0  # a caller's unfinished handshake is forgotten then
     heartbeat_interval: float = 1.0  # a silent path is probed this often
     peer_timeout: float = 8.0  # silence after which a peer counts as lost
-    retransmit_min: float = 0.15  # shortest wait before an unacknowledged packet is repeated
+    retransmit_min: float = 0.001  # granularity of this host's timers (RFC 9002 6.1.2)
     retransmit_max: float = 2.0  # longest, after backing off
     rehandshake_interval: float = 3600.0  # fresh keys over the living link at least this often
 
@@ -71,7 +71,7 @@ class Config:
                 raise UsageError(f"Config.{field.name} must be a positive number, got {value!r}")
             if field.type == "int" and not isinstance(value, int):
                 raise UsageError(f"Config.{field.name} must be a whole number, got {value!r}")
-        self._within("paths", 1, 64)
+        self._within("paths", 1, 256)
         self._within("packet_payload", 1 * KIB, 16 * MIB)
         self._within("eager_limit", 256, 256 * KIB)
         self._within("window_packets", 8, 4096)

@@ -365,10 +365,20 @@ def test_evidence_that_is_refused_ends_the_attempt_on_both_sides(refusing: str) 
     assert b"policy" not in caught.value.answer
 
 
-def test_evidence_where_none_is_expected_is_refused() -> None:
-    dance = Dance(terms("caller", evidence=Strict()))
-    with pytest.raises(RefusedError, match="expected none"):
-        dance.finish()
+class Unasked(NoEvidence):
+    """Attests to everybody."""
+
+    def produce(self, binding: EvidenceBinding) -> bytes:
+        return b"unasked"
+
+
+@pytest.mark.parametrize("attesting", ["caller", "answerer"])
+def test_evidence_that_nobody_asked_for_does_no_harm_and_is_not_believed(attesting: str) -> None:
+    sides = {name: terms(name) for name in ("caller", "answerer")}
+    sides[attesting] = terms(attesting, evidence=Unasked())
+    mine, theirs = Dance(sides["caller"], sides["answerer"]).finish()
+    assert mine.root == theirs.root
+    assert mine.attested is theirs.attested is None
 
 
 def test_evidence_has_a_limit() -> None:

@@ -34,6 +34,7 @@ def accepted(inbox: Inbox, number: int, size: int) -> tuple[IncomingMessage, byt
     (message,) = inbox.on_announce(announce(number, size))
     buffer = bytearray(size)
     assert not inbox.accept(message, memoryview(buffer))
+    message.granted = size
     return message, buffer
 
 

@@ -17,6 +17,7 @@ from support.pair import Pair
 from transport.config import KIB, MIB, Config
 from transport.errors import PeerLostError
 from transport.link import State
+from transport.link.pathset import MAX_PATHS
 from transport.wire import frames
 
 SMALL = Config(
@@ -142,7 +143,7 @@ def test_a_frame_that_is_refused_does_not_take_its_neighbours_with_it(
     pair = Pair(paths=2, config=SMALL)
     refused = (
         frames.encode_joined(0, bytes(16)),
-        frames.encode_join(64, bytes(16)),
+        frames.encode_join(MAX_PATHS, bytes(16)),
         frames.encode_handshake(b"\x12" + bytes(60)),
     )
     for number, frame in enumerate(refused):
@@ -165,11 +166,11 @@ def test_only_the_initiator_opens_paths_and_only_so_many(stolen: StolenKeys) -> 
     pair = Pair(paths=2, config=SMALL)
     stolen.say(pair, frames.encode_join(1, bytes(16)), by="server")
     assert pair.client.stats().drops == {"state": 1}
-    stolen.say(pair, frames.encode_join(64, bytes(16)))
+    stolen.say(pair, frames.encode_join(MAX_PATHS, bytes(16)))
     stolen.say(pair, frames.encode_join(0xFFFF, bytes(16)))
     assert pair.server.stats().drops == {"state": 2}
-    stolen.say(pair, frames.encode_join(63, bytes(16)), path=1)
-    assert len(pair.server.stats().paths) == 64
+    stolen.say(pair, frames.encode_join(MAX_PATHS - 1, bytes(16)), path=1)
+    assert len(pair.server.stats().paths) == MAX_PATHS
     stolen.say(pair, frames.encode_joined(1, bytes(16)), by="server", path=1)
     assert pair.client.stats().drops == {"state": 2}, "a challenge nobody made"
 

@@ -10,9 +10,10 @@ from transport.link.drops import STATE, Drop
 from transport.link.flight import Flight
 from transport.link.paths import PathState
 from transport.link.pathset import PathSet
+from transport.link.scheduler import Spray
 from transport.wire import frames
 
-CONFIG = Config(heartbeat_interval=1.0, retransmit_min=0.15)
+CONFIG = Config(heartbeat_interval=1.0)
 
 
 class Spoken:
@@ -33,7 +34,7 @@ def challenges() -> PathSet:
 
 def responder() -> tuple[PathSet, Flight]:
     pathset = PathSet(CONFIG, initiator=False, random=bytes)
-    return pathset, Flight(FixedWindow(1000, 10))
+    return pathset, Flight(FixedWindow(1000, 10), Spray(1000))
 
 
 def test_a_path_is_proven_by_its_own_challenge_over_its_own_connection() -> None:
@@ -93,25 +94,23 @@ def test_an_idle_path_is_asked_each_heartbeat_and_a_suspected_one_sooner() -> No
     pathset, spoken = challenges(), Spoken()
     path = pathset.add(object(), "", 10.0)
     path.joined = True
-    assert pathset.due(path) == 11.0
+    assert pathset.due(path, 0.15) == 11.0
     pathset.probe(path, spoken, 11.0)
     assert spoken.frames == [(0, frames.Ping())]
-    pauses = []
-    for _ in range(5):
-        path.suspect("silent")
-        pauses.append(pathset.due(path) - path.last_sent)
-    assert pauses == pytest.approx([0.3, 0.6, 1.0, 1.0, 1.0])
+    path.suspect("silent")
+    pauses = [pathset.due(path, patience) - path.last_sent for patience in (0.3, 0.6, 1.2)]
+    assert pauses == pytest.approx([0.3, 0.6, 1.0])
     path.up = False
-    assert pathset.due(path) == float("inf")
+    assert pathset.due(path, 0.3) == float("inf")
 
 
 def test_an_unproven_path_is_challenged_again_by_the_initiator_alone() -> None:
     pathset, spoken = challenges(), Spoken()
     path = pathset.add(object(), "", 10.0)
-    assert pathset.due(path) == pytest.approx(10.15)
+    assert pathset.due(path, 0.15) == pytest.approx(10.15)
     pathset.probe(path, spoken, 10.15)
     assert spoken.frames == [(0, frames.Join(0, b"\x01" * 16))]
     assert path.suspected
     answering, flight = responder()
     answering.bind(1, object(), flight, 0.0)
-    assert answering.due(answering.all[0]) == float("inf")
+    assert answering.due(answering.all[0], 0.15) == float("inf")

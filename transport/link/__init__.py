@@ -12,15 +12,20 @@ go out. `Link` is the whole interface; the other modules are its parts:
     receiver         the way in: verify, open in place, remember
     mailbox          what node and peer say of messages
     outbox           messages on their way out: credit, eager, rendezvous
-    flight           sealed packets not yet acknowledged: loss, round trips
+    flight           sealed packets not yet acknowledged: round trips, delivery rate
+    recovery         when one of them counts as lost, and what is asked before
     acknowledgement  what was received, and when to say so
     inbox            messages on their way in: order, placement, credit given
     pathset, paths   the paths of a link, and what is known of each
     congestion       how much may be in flight       (policy, replaceable)
+    bottleneck       ... as links do it: rate times round trip
+    tcp              ... as TCP does it, to compare with
     scheduler        which path a packet takes       (policy, replaceable)
+    credit           who may send how much to this node, over all its links
     pool             the memory of sealed bulk packets
 """
 
+from .credit import CreditPool
 from .events import (
     Established,
     Event,
@@ -39,6 +44,7 @@ from .state import State
 from .stats import LinkStats, PathStats
 
 __all__ = [
+    "CreditPool",
     "Established",
     "Event",
     "Failed",

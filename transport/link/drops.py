@@ -17,6 +17,7 @@ BAD_HELLO: Final = "bad_hello"  # the caller does not know what a peer of ours k
 REPLAYED_HELLO: Final = "replayed_hello"  # a recorded first message, sent again
 UNKNOWN_PEER: Final = "unknown_peer"  # the name is not pinned
 WRONG_KEY: Final = "wrong_key"  # the static key is not the pinned one
+EVIDENCE: Final = "evidence"  # what the peer runs did not satisfy the policy
 HALF_OPEN: Final = "half_open"  # too many unfinished handshakes; the oldest gave way
 STATE: Final = "state"  # a well-formed packet that the link's state does not allow
 OVERLAP: Final = "overlap"  # bytes that were already placed

@@ -3,21 +3,17 @@
 A packet stays here, sealed, until the peer acknowledges its number. A
 retransmission is the same bytes over another path: same key, same number, same
 plaintext, so no nonce is used twice, and the replay window drops whichever copy
-comes second. A packet counts as lost when a few packets sent later over the
-same path have arrived (paths keep order, or nearly), when its path's timeout
-passes, or when the transport says that the path was cut.
+comes second. When a packet counts as lost is decided in recovery.py.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from .congestion import CongestionController
+from .congestion import CongestionController, Delivery
 from .paths import PathState
-
-REORDERING: Final = 3  # packets of one path that may overtake another on the same path
+from .scheduler import Scheduler
 
 
 class Packet:
@@ -25,6 +21,10 @@ class Packet:
 
     __slots__ = (
         "data",
+        "delivered",
+        "delivered_at",
+        "first_sent_at",
+        "limited",
         "lost_by",
         "messages",
         "number",
@@ -35,6 +35,7 @@ class Packet:
         "size",
         "slot",
         "transmissions",
+        "waited",
     )
 
     def __init__(
@@ -54,9 +55,15 @@ class Packet:
         self.reliable = reliable  # repeated until acknowledged
         self.path: PathState | None = None  # None while it waits for retransmission
         self.lost_by: PathState | None = None
+        self.waited = 0.0  # when the transmission that `lost_by` lost was sent
         self.sequence = 0
         self.sent_at = 0.0
         self.transmissions = 0
+        # The state of the flight when it left: what a delivery rate is measured from.
+        self.delivered = 0
+        self.delivered_at = 0.0
+        self.first_sent_at = 0.0
+        self.limited = False
 
 
 class Flight:
@@ -64,21 +71,49 @@ class Flight:
 
     __slots__ = (
         "_controller",
+        "_delivered_at",
+        "_first_sent_at",
+        "_limited_until",
         "_packets",
+        "_scheduler",
         "bytes",
+        "delivered",
         "highest_acknowledged",
+        "latest_sent",
         "lost",
+        "packets_waiting",
         "retransmissions",
+        "spread",
+        "spurious",
+        "usual",
+        "waiting",
     )
 
-    def __init__(self, controller: CongestionController) -> None:
+    def __init__(self, controller: CongestionController, scheduler: Scheduler) -> None:
         self._controller = controller
+        self._scheduler = scheduler
         self._packets: dict[int, Packet] = {}  # by number, ascending
         self.bytes = 0
         self.lost: deque[Packet] = deque()
         """Packets that wait to be sent again; some may be acknowledged meanwhile."""
+        self.waiting = 0
+        """Bytes of them, without those acknowledged meanwhile."""
+        self.packets_waiting = 0
         self.highest_acknowledged = -1
         self.retransmissions = 0
+        self.spurious = 0
+        """Repetitions that turned out to be needless: the first copy was merely late."""
+        self.latest_sent = -1.0
+        """When the latest-sent packet of those that arrived was sent."""
+        self.delivered = 0
+        """Bytes acknowledged over the link's life."""
+        self.usual = 0.0
+        """Round trip of the average packet, whatever its path; 0 before the first sample."""
+        self.spread = 0.0
+        """Mean deviation from it: paths differ, and an answer may take another one."""
+        self._delivered_at = 0.0
+        self._first_sent_at = 0.0
+        self._limited_until = 0
 
     def __len__(self) -> int:
         return len(self._packets)
@@ -92,16 +127,28 @@ class Flight:
             return number
         return next_number
 
+    def nothing_to_send(self) -> None:
+        """The window has room and nothing fills it: rates measured now say little."""
+        self._limited_until = self.delivered + self.bytes + 1
+
     def sent(self, packet: Packet, path: PathState, now: float) -> None:
         """Record that `packet` leaves over `path` now, for the first time or again."""
         if packet.transmissions == 0:
+            if not self._packets:
+                self._first_sent_at = self._delivered_at = now
             self._packets[packet.number] = packet
             self.bytes += packet.size
         else:
             self.retransmissions += 1
+            self.waiting -= packet.size
+            self.packets_waiting -= 1
         packet.transmissions += 1
         packet.path = path
         packet.sent_at = now
+        packet.delivered = self.delivered
+        packet.delivered_at = self._delivered_at
+        packet.first_sent_at = self._first_sent_at
+        packet.limited = self._limited_until > self.delivered
         packet.sequence = path.sequence
         path.sequence += 1
         path.in_flight[packet.number] = packet
@@ -109,7 +156,7 @@ class Flight:
         path.packets_sent += 1
         path.bytes_sent += packet.size
         path.last_sent = now
-        self._controller.on_sent(path.index, packet.size, now)
+        self._controller.on_sent(path, packet.size, now)
 
     def acknowledge(self, ranges: Sequence[tuple[int, int]], now: float) -> list[Packet]:
         """Take an acknowledgement; return the packets that it settles, once each.
@@ -132,22 +179,49 @@ class Flight:
                 packet = packets.pop(number, None)
                 if packet is not None:
                     settled.append(packet)
-        for packet in settled:
-            self._settle(packet, now)
+        if settled:
+            self._settle_all(settled, now)
         return settled
+
+    def _settle_all(self, settled: Sequence[Packet], now: float) -> None:
+        before = self.delivered
+        newest: Packet | None = None
+        for packet in settled:
+            self.delivered += packet.size
+            self._settle(packet, now)
+            once = packet.transmissions == 1
+            if once and (newest is None or packet.sent_at >= newest.sent_at):
+                newest = packet
+        self._delivered_at = now
+        rate: float | None = None
+        source = settled[-1] if newest is None else newest
+        if newest is not None:
+            if newest.sent_at > self.latest_sent:
+                self.latest_sent = newest.sent_at
+            self._first_sent_at = newest.sent_at
+            interval = max(newest.sent_at - newest.first_sent_at, now - newest.delivered_at)
+            if interval > 0:
+                rate = (self.delivered - newest.delivered) / interval
+        self._controller.on_delivery(
+            Delivery(
+                self.delivered - before, self.delivered, source.delivered, rate, source.limited
+            ),
+            now,
+        )
 
     def _settle(self, packet: Packet, now: float) -> None:
         self.bytes -= packet.size
         if packet.number > self.highest_acknowledged:
             self.highest_acknowledged = packet.number
         path = packet.path
-        if path is None:
-            return
-        path.in_flight_bytes -= packet.size
-        del path.in_flight[packet.number]
-        if packet.transmissions > 1:
-            # Either copy may have arrived: no sample, and no credit to the path (Karn).
-            self._controller.on_acknowledged(path.index, packet.size, None, now)
+        if path is not None:
+            path.in_flight_bytes -= packet.size
+            del path.in_flight[packet.number]
+        else:
+            self.waiting -= packet.size
+            self.packets_waiting -= 1
+        if packet.transmissions > 1 or path is None:
+            self._settle_repeated(packet, path, now)
             return
         if path.suspected or path.backoff != 1.0:
             path.trust()
@@ -155,49 +229,61 @@ class Flight:
             path.sequence_acknowledged = packet.sequence
         rtt = now - packet.sent_at
         path.sample(rtt)
-        self._controller.on_acknowledged(path.index, packet.size, rtt, now)
+        path.carried(packet.size, now)
+        self._learn(rtt)
+        self._controller.on_acknowledged(path, packet.size, rtt, now)
+        self._scheduler.on_acknowledged(path, rtt, now)
 
-    def detect_losses(self, path: PathState) -> None:
-        """Give up packets that later ones of the same path have overtaken by far."""
-        horizon = path.sequence_acknowledged - REORDERING
-        overtaken = []
-        for packet in path.in_flight.values():
-            if packet.sequence > horizon:
-                break
-            overtaken.append(packet)
-        for packet in overtaken:
-            self._give_up(packet, path)
+    def _learn(self, rtt: float) -> None:
+        if not self.usual:
+            self.usual = rtt
+        # One slow path must not make the link patient with all others.
+        deviation = min(rtt, 2 * self.usual) - self.usual
+        self.spread += (abs(deviation) - self.spread) / 16
+        self.usual += deviation / 16
 
-    def expire(self, path: PathState, now: float, minimum: float, maximum: float) -> None:
-        """Give up packets that waited longer than the path's timeout, and suspect it."""
-        timeout = path.timeout(minimum, maximum)
-        expired = []
-        for packet in path.in_flight.values():
-            if packet.sent_at + timeout > now:  # the same sum as in `deadline`
-                break
-            expired.append(packet)
-        for packet in expired:
-            self._give_up(packet, path)
-        if expired:
-            path.suspect(f"{len(expired)} packets unacknowledged in time")
+    def _settle_repeated(self, packet: Packet, path: PathState | None, now: float) -> None:
+        """Either copy may have arrived: no sample, and no credit to the path (Karn).
 
-    def abandon(self, path: PathState) -> None:
-        """The transport lost what it held of this path: repeat all of it elsewhere."""
-        for packet in list(path.in_flight.values()):
-            self._give_up(packet, path)
+        But where the answer came sooner than the repetition can have caused it, the
+        first copy was only late (Eifel, RFC 3522), and its path is more patient from now on.
+        """
+        earlier = packet.lost_by
+        sooner = path is None or (path.rtt_min is not None and now < packet.sent_at + path.rtt_min)
+        if earlier is not None and sooner:
+            earlier.was_late(now - packet.waited)
+        if path is None:
+            return  # given up, and not sent again yet
+        self.spurious += sooner
+        if not sooner:  # as RACK has it, the repetition arrived (RFC 8985 6.2)
+            self.latest_sent = max(self.latest_sent, packet.sent_at)
+            path.sequence_acknowledged = max(path.sequence_acknowledged, packet.sequence)
+            path.trust()
+        self._controller.on_acknowledged(path, packet.size, None, now)
 
-    def _give_up(self, packet: Packet, path: PathState) -> None:
+    def give_up(self, packet: Packet) -> None:
+        """A packet counts as lost: it is to be repeated, or forgotten where it is not reliable."""
+        path = packet.path
+        assert path is not None, "only a packet that is under way can be given up"
         del path.in_flight[packet.number]
         path.in_flight_bytes -= packet.size
         path.retransmissions += 1
         packet.path = None
         packet.lost_by = path
-        self._controller.on_lost(path.index, packet.size, packet.sent_at)
+        packet.waited = packet.sent_at
+        self._controller.on_lost(path, packet.size, packet.sent_at)
         if packet.reliable:
             self.lost.append(packet)
+            self.waiting += packet.size
+            self.packets_waiting += 1
         else:
             del self._packets[packet.number]
             self.bytes -= packet.size
+
+    def abandon(self, path: PathState) -> None:
+        """The transport lost what it held of this path: repeat all of it elsewhere."""
+        for packet in list(path.in_flight.values()):
+            self.give_up(packet)
 
     def next_lost(self) -> Packet | None:
         """The next packet to repeat, if any; it stays at the head until it is sent."""
@@ -208,12 +294,6 @@ class Flight:
             self.lost.popleft()
         return None
 
-    def deadline(self, path: PathState, minimum: float, maximum: float) -> float | None:
-        """When the oldest packet of `path` expires."""
-        for packet in path.in_flight.values():
-            return packet.sent_at + path.timeout(minimum, maximum)
-        return None
-
     def clear(self) -> None:
         """Forget everything; the link has ended."""
         for packet in self._packets.values():
@@ -222,4 +302,4 @@ class Flight:
                 packet.path.in_flight_bytes = 0
         self._packets.clear()
         self.lost.clear()
-        self.bytes = 0
+        self.bytes = self.waiting = self.packets_waiting = 0

@@ -20,14 +20,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha512
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 
 from ..crypto.noise import Entropy, HandshakeState
 from ..crypto.primitives import Aead, hkdf_sha512
 from ..crypto.seal import direction_secret, link_root
-from ..errors import AuthenticationError, HandshakeError
+from ..errors import AuthenticationError, HandshakeError, UsageError
 from ..identity.evidence import EvidenceBinding, EvidenceExchange, NoEvidence
 from ..identity.keys import Identity, fingerprint
 from ..identity.trust import Trust
@@ -42,6 +42,9 @@ from ..wire.packet import (
     parse_handshake,
 )
 from .drops import AUTHENTICATION, BAD_HELLO, MALFORMED, STATE, UNKNOWN_PEER, Drop
+
+if TYPE_CHECKING:
+    from ..identity.attestation import Attested
 
 CIPHER_SUITE: Final = "Noise_XXhfs+psk3_25519+MLKEM768_AESGCM_SHA512"
 MAX_EVIDENCE: Final = 7 * 1024
@@ -69,6 +72,15 @@ class Terms:
     random: Callable[[int], bytes] = os.urandom
     noise_entropy: Callable[[], Entropy] = Entropy
 
+    def __post_init__(self) -> None:
+        """Refuse a policy that nothing would apply: it must not fail open.
+
+        Raises:
+            UsageError: the trust has a policy, and `evidence` applies none.
+        """
+        if self.trust.policy is not None and isinstance(self.evidence, NoEvidence):
+            raise UsageError("a trust with a policy needs the evidence that applies it")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
@@ -93,6 +105,7 @@ class Agreement:
     peer_packet_limit: int
     peer_credit: int
     transcript: bytes
+    attested: Attested | None  # what the peer's evidence says; None where no policy asks
     root: bytes = field(repr=False)
 
     def sealing_secret(self, *, initiator: bool) -> bytes:
@@ -413,10 +426,14 @@ class Handshake:
     def _judge(self, evidence: bytes) -> list[bytes]:
         binding = self._binding_of(author_is_initiator=not self._initiator)
         try:
-            self._terms.evidence.verify(evidence, binding)
+            attested = self._terms.evidence.verify(evidence, binding)
         except AuthenticationError as error:
+            # The explanation is this side's; the peer gets a refusal that is always the same.
+            why = getattr(error, "explanation", str(error))
             raise RefusedError(
-                f"evidence of peer {self._peer!r} refused: {error}", answer=self._refusal()
+                f"evidence of peer {self._peer!r} refused: {why}",
+                answer=self._refusal(),
+                evidence=True,
             ) from None
         answers = [] if self._initiator else [self._evidence_packet()]
         assert self._split is not None and self._noise is not None
@@ -428,6 +445,7 @@ class Handshake:
             peer_packet_limit=self._peer_packet_limit,
             peer_credit=self._peer_credit,
             transcript=self._transcript,
+            attested=attested,
             root=link_root(
                 self._split, self._transcript, hashes if self._initiator else hashes[::-1]
             ),
@@ -439,8 +457,12 @@ class Handshake:
 
 
 class RefusedError(AuthenticationError):
-    """This side refuses the peer; `answer` tells it so under the handshake's keys."""
+    """This side refuses the peer; `answer` tells it so under the handshake's keys.
 
-    def __init__(self, text: str, *, answer: bytes) -> None:
+    `evidence` says whether it was refused for its evidence or for its key.
+    """
+
+    def __init__(self, text: str, *, answer: bytes, evidence: bool = False) -> None:
         super().__init__(text)
         self.answer = answer
+        self.evidence = evidence

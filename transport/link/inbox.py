@@ -29,6 +29,7 @@ class IncomingMessage:
         "description",
         "destination",
         "filled",
+        "granted",
         "id",
         "owner",
         "payload",
@@ -47,6 +48,7 @@ class IncomingMessage:
         self.size = frame.size if isinstance(frame, Announce) else len(frame.payload)
         self.destination: memoryview | None = None  # where bulk packets are opened into
         self.filled: RangeSet | None = None  # bytes that are authenticated and in place
+        self.granted = 0  # the sender was told that it may send the bytes below
         self.withdrawn = False
         self.owner: object = None
         self._cost = cost
@@ -204,7 +206,7 @@ class Inbox:
         if message is None or message.destination is None or message.filled is None:
             raise Drop(DISCARDED)
         end = offset + size
-        if end > message.size:
+        if end > message.granted:
             raise Drop(MALFORMED)
         if message.filled.overlaps(offset, end):
             raise Drop(OVERLAP)

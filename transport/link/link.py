@@ -25,14 +25,13 @@ from ..errors import (
 )
 from ..wire import frames
 from ..wire.codec import MalformedError
-from ..wire.packet import (
-    FIRST_BULK,
-    FIRST_FRAMES,
-)
+from ..wire.packet import FIRST_BULK, FIRST_FRAMES
 from . import events
-from .congestion import CongestionController, FixedWindow
+from .bottleneck import BottleneckWindow
+from .congestion import CongestionController
+from .credit import CreditPool
 from .drops import AUTHENTICATION, LIMIT, MALFORMED, REPLAY, STATE, Drop, Drops
-from .handshake import CIPHER_SUITE, Agreement, Hello, RefusedError, Terms
+from .handshake import Agreement, Hello, RefusedError, Terms
 from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
 from .keys import Keys
@@ -41,13 +40,15 @@ from .outbox import OutgoingMessage
 from .paths import PathState
 from .pathset import MAX_PATHS, PathSet
 from .receiver import Receiver
-from .scheduler import LeastLoaded, Scheduler
+from .scheduler import Scheduler, Spray
 from .sender import Buffer, Sender, Transmit
+from .snapshot import snapshot
 from .state import Input, State, next_state
 from .stats import LinkStats
 from .watch import NEVER, Watch
 
 FAILURES_WARN: Final = 1 << 10  # openings that failed: tell the operator
+JOINS_AT_ONCE: Final = 64  # answers to path requests that wait to leave
 FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
 
 
@@ -66,6 +67,7 @@ class Link:
         limits: KeyLimits | None = None,
         controller: CongestionController | None = None,
         scheduler: Scheduler | None = None,
+        credit: CreditPool | None = None,
     ) -> None:
         self.peer = peer
         self.index = index
@@ -76,20 +78,25 @@ class Link:
         self._terms = terms
         self._config = config
         self._limits = limits or KeyLimits.for_advantage(config.advantage_exponent)
-        self._controller = controller or FixedWindow(config.window_bytes, config.window_packets)
+        self.controller = controller or BottleneckWindow(config)
         self._introduction = Introduction(
             terms, config, peer=peer, index=index, hello=hello, now=now
         )
         self._keys: Keys | None = None  # exists once both sides' evidence was accepted
         self._pathset = PathSet(config, initiator=self.initiator, random=terms.random)
         self.paths = self._pathset.all
-        self._sender = Sender(config, self.paths, self._controller, scheduler or LeastLoaded())
+        scheduler = scheduler or Spray(config.packet_payload, start=index)
+        self._sender = Sender(config, self.paths, self.controller, scheduler)
+        self.flight = self._sender.flight
         self._receiver = Receiver(
             Inbox(credit=config.unexpected_bytes), self._sender.acknowledgements, now
         )
         self._watch = Watch(config, self._pathset, self._sender, self._receiver, now)
         self._events: deque[events.Event] = deque()
         self._mailbox = Mailbox(self._sender, self._receiver.inbox, self._events)
+        if credit is not None:
+            account = credit.open(self, self._mailbox.grant, self._pathset.least_round_trip)
+            self._mailbox.account = self._receiver.account = account
         self._close_queued = False
         self._started = now
 
@@ -340,7 +347,7 @@ class Link:
             case frames.Join():
                 if self.initiator or frame.path >= MAX_PATHS:
                     raise Drop(STATE)  # only the caller opens paths, and only so many
-                if self._sender.raw_waiting >= MAX_PATHS:
+                if self._sender.raw_waiting >= JOINS_AT_ONCE:
                     raise Drop(LIMIT)
                 path = self._bind(frame.path, handle, now)
                 self._send_over(path, frames.encode_joined(frame.path, frame.challenge), now)
@@ -351,7 +358,6 @@ class Link:
                 # In one packet, because packets may overtake each other.
                 self._sender.outbox.control(b"".join(map(frames.encode_handshake, answers)))
             case frames.Close():
-                # Acknowledged ahead of the end, so that the peer need not wait.
                 self._sender.send_ack(self._keys)
                 error = PeerLostError(f"peer {self.peer!r} closed the link")
                 self._end(Input.PEER_CLOSED, error)
@@ -396,7 +402,7 @@ class Link:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` wants to be called, or earlier; infinity once closed."""
-        return NEVER if self.state is State.CLOSED else self._watch.due
+        return NEVER if self.state is State.CLOSED else min(self._watch.due, self._mailbox.due)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due: acknowledge, repeat, probe, renew keys, give up."""
@@ -407,6 +413,7 @@ class Link:
             self._handshake_timeout(now)
             return
         self._watch.acknowledge(now)
+        self._mailbox.look(now)
         if not self._watch.is_due(now):
             return
         silence = self._watch.silence(now)
@@ -416,7 +423,9 @@ class Link:
         is_open = self.state is State.OPEN
         if is_open and now >= keys.renew_at:
             self.renew(now)
-        self._watch.look(keys, self._send_over, now, may_renew=is_open)
+        self._watch.expire(keys, self._send_over, now)
+        if now >= self._watch.look_at:
+            self._watch.look(keys, self._send_over, now, may_renew=is_open)
 
     def _peer_is_silent(self, silence: float) -> None:
         if self._close_queued and self._sender.outbox.idle:
@@ -469,32 +478,20 @@ class Link:
             )
         )
         self._sender.flight.clear()
+        self._mailbox.close()
         if self._keys is not None:
             self._keys.drop()
 
     def stats(self) -> LinkStats:
         """A snapshot of counters and estimates."""
-        keys, sender, receiver = self._keys, self._sender, self._receiver
-        paths = tuple(path.stats() for path in self.paths)
-        return LinkStats(
+        return snapshot(
+            self._sender,
+            self._receiver,
+            self.paths,
             peer=self.peer,
-            state=self.state.name.lower(),
-            cipher_suite=CIPHER_SUITE,
-            generation=keys.renewals if keys else 0,
-            epoch=keys.sealer.epoch if keys else 0,
+            state=self.state,
+            keys=self._keys,
             handshake_seconds=self.handshake_seconds,
-            rtt=min((path.rtt for path in paths if path.rtt is not None), default=None),
-            bytes_sent=sender.bare_bytes + sum(path.bytes_sent for path in paths),
-            bytes_received=receiver.bytes_received,
-            packets_sent=sender.bare_packets + sum(path.packets_sent for path in paths),
-            packets_received=receiver.packets_received,
-            messages_sent=sender.outbox.messages_sent,
-            messages_received=receiver.inbox.messages_received,
-            retransmissions=sender.flight.retransmissions,
-            in_flight_bytes=sender.flight.bytes,
-            in_flight_packets=len(sender.flight),
-            window_bytes=self._controller.window_bytes,
-            unclaimed_messages=receiver.inbox.unclaimed,
+            window_bytes=self.controller.window_bytes,
             drops=dict(self.drops),
-            paths=paths,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ..wire import frames
+from .credit import NEVER, Account
 from .events import (
     Event,
     MessageArrived,
@@ -20,19 +21,48 @@ from .sender import Sender
 class Mailbox:
     """Joins outbox and inbox, and turns frames about messages into events."""
 
-    __slots__ = ("_events", "_inbox", "_sender")
+    __slots__ = ("_events", "_inbox", "_sender", "account")
 
     def __init__(self, sender: Sender, inbox: Inbox, events: deque[Event]) -> None:
         self._sender = sender
         self._inbox = inbox
         self._events = events
+        self.account: Account | None = None
+        """Where grants come from; without one every message is granted whole at once."""
 
     def accept(self, message: IncomingMessage, destination: memoryview) -> None:
         """Open an announced message's bytes into `destination`."""
         if self._inbox.accept(message, destination):
             self._events.append(MessagePlaced(message))
-        self._sender.outbox.control(frames.encode_grant(message.id, message.size))
+        if message.destination is not None and self.account is not None:
+            self.account.accept(message)
+        else:
+            message.granted = message.size
+            self.grant(message)
         self._give_credit()
+
+    def grant(self, message: IncomingMessage) -> None:
+        """Tell the sender how far it may go."""
+        self._sender.outbox.control(frames.encode_grant(message.id, message.granted))
+
+    @property
+    def due(self) -> float:
+        """When `look` wants to be called."""
+        return NEVER if self.account is None else self.account.look_at
+
+    def look(self, now: float) -> None:
+        """Time has passed: senders that stand still may have made room."""
+        if self.account is not None:
+            self.account.look(now)
+
+    def close(self) -> None:
+        """The link has ended: nothing that was granted will come."""
+        if self.account is not None:
+            self.account.close()
+
+    def _ended(self, message: IncomingMessage) -> None:
+        if self.account is not None:
+            self.account.ended(message)
 
     def release(self, message: IncomingMessage) -> None:
         """A small message was consumed."""
@@ -42,6 +72,7 @@ class Mailbox:
     def decline(self, message: IncomingMessage) -> None:
         """Take no further byte of an announced message; its sender is told."""
         if self._inbox.decline(message):
+            self._ended(message)
             self._sender.outbox.control(frames.encode_decline(message.id))
             self._give_credit()
 
@@ -74,6 +105,7 @@ class Mailbox:
             case frames.Withdraw():
                 withdrawn, in_turn = self._inbox.on_withdraw(frame.message)
                 if withdrawn is not None:
+                    self._ended(withdrawn)
                     events.append(MessageWithdrawn(withdrawn))
                 events.extend(map(MessageArrived, in_turn))
                 self._give_credit()

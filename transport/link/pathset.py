@@ -16,7 +16,7 @@ from .drops import STATE, Drop
 from .flight import Flight
 from .paths import PathState
 
-MAX_PATHS: Final = 64
+MAX_PATHS: Final = 256
 
 SendOver = Callable[[PathState, bytes, float], None]
 
@@ -34,6 +34,10 @@ class PathSet:
     def find(self, handle: object) -> PathState | None:
         """The path that packets over `handle` belong to."""
         return self._by_handle.get(handle)
+
+    def least_round_trip(self) -> float | None:
+        """The shortest round trip that any path has had; None before the first sample."""
+        return min((path.rtt_min for path in self.all if path.rtt_min is not None), default=None)
 
     def add(self, handle: object, address: str, now: float) -> PathState:
         """A new path, not proven yet."""
@@ -97,15 +101,17 @@ class PathSet:
         path.challenge = None
         path.joined = True
 
-    def due(self, path: PathState) -> float:
-        """When an idle path is next asked for a sign of life."""
+    def due(self, path: PathState, patience: float) -> float:
+        """When an idle path is next asked for a sign of life.
+
+        `patience` is how long its answer may take, its backoff included.
+        """
         if not path.up or (not path.joined and not self._initiator):
             return float("inf")
-        config = self._config
+        interval = self._config.heartbeat_interval
         if path.joined and not path.suspected:
-            return path.last_sent + config.heartbeat_interval
-        wait = config.retransmit_min * path.backoff
-        return path.last_sent + min(wait, config.heartbeat_interval)
+            return path.last_sent + interval
+        return path.last_sent + min(patience, interval)
 
     def probe(self, path: PathState, send_over: SendOver, now: float) -> None:
         """Ask for a sign of life, or for admission once more."""

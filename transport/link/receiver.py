@@ -12,6 +12,7 @@ from ..crypto.seal import Opener
 from ..errors import AuthenticationError
 from ..wire.packet import BULK_HEADER, BULK_OVERHEAD, FRAMES_HEADER, FRAMES_OVERHEAD
 from .acknowledgement import Acknowledgements
+from .credit import Account
 from .drops import AUTHENTICATION, MALFORMED, STATE, Drop
 from .inbox import Inbox, IncomingMessage
 from .keys import Keys
@@ -22,6 +23,7 @@ class Receiver:
 
     __slots__ = (
         "_acknowledgements",
+        "account",
         "bytes_received",
         "inbox",
         "keys",
@@ -33,6 +35,7 @@ class Receiver:
         self.inbox = inbox
         self._acknowledgements = acknowledgements
         self.keys: Keys | None = None
+        self.account: Account | None = None
         self.packets_received = self.bytes_received = 0
         self.last_received = now
         """When the last authentic packet came: the peer lived then."""
@@ -83,7 +86,10 @@ class Receiver:
         self._acknowledgements.owe(len(packet), now)
         if message is None:
             raise Drop(useless)
-        if not self.inbox.placed(message, offset, size):
+        whole = self.inbox.placed(message, offset, size)
+        if self.account is not None:
+            self.account.arrived(size, now)
+        if not whole:
             return None
         self._acknowledgements.now_due = True
         return message

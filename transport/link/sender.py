@@ -24,6 +24,7 @@ from .keys import Keys
 from .outbox import Outbox, OutgoingMessage
 from .paths import PathState
 from .pool import SlotPool
+from .recovery import Recovery
 from .scheduler import Scheduler
 
 COALESCE_PACKETS: Final = 32  # with this many packets in flight, small drafts wait for company
@@ -65,15 +66,14 @@ class Sender:
         "_piece_limit",
         "_pool",
         "_raw",
-        "_retransmit_min",
         "_scheduler",
         "acknowledgements",
         "bare_bytes",
         "bare_packets",
-        "expires_after",
         "flight",
         "heard_over",
         "outbox",
+        "recovery",
         "sealed",
     )
 
@@ -87,18 +87,16 @@ class Sender:
         self._paths = paths
         self._controller = controller
         self._scheduler = scheduler
-        self._retransmit_min = config.retransmit_min
         self._raw: deque[Transmit] = deque()
         self._pool = SlotPool(config.packet_payload + BULK_OVERHEAD, config.spare_slots)
         self._piece_limit = config.packet_payload
-        self.flight = Flight(controller)
+        self.flight = Flight(controller, scheduler)
+        self.recovery = Recovery(config, self.flight, controller, scheduler)
         self.acknowledgements = Acknowledgements(config.acknowledge_after)
         # Before the handshake the peer has given no credit.
         self.outbox = Outbox(eager_limit=0, capacity=0, credit=0)
         self.sealed: list[OutgoingMessage] = []
         """Messages whose last byte was sealed since the owner last looked."""
-        self.expires_after = float("inf")
-        """No packet in flight expires before this."""
         self.heard_over: PathState | None = None
         """The path that the last authentic packet came by."""
         self.bare_packets = self.bare_bytes = 0  # sent outside the flight
@@ -146,8 +144,8 @@ class Sender:
         acknowledgement = b"" if keys is None else self.ack_frame(keys)
         return acknowledgement + frames.encode_close(reason)
 
-    def any_path(self) -> PathState | None:
-        """A path for a packet that is not tracked.
+    def any_path(self, avoid: PathState | None = None) -> PathState | None:
+        """A path for a packet that is not tracked, by preference another than `avoid`.
 
         The one that the peer was last heard over works at least in one direction,
         and the peer's own probes of it are answered over it. Suspected itself, it is
@@ -155,12 +153,17 @@ class Sender:
         answered each other over dead paths would suspect the good one for ever.
         """
         heard = self.heard_over
-        if heard is None or not heard.usable:
-            return self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
-        if not heard.suspected:
+        if heard is not None and heard.usable and heard is not avoid and not heard.suspected:
             return heard
-        other = self._scheduler.choose(self._paths, FRAMES_OVERHEAD, 0.0)
-        return heard if other is None or other.suspected else other
+        last: PathState | None = heard if heard is not None and heard.usable else None
+        for path in self._paths:
+            if not path.usable or path is avoid:
+                continue
+            if not path.suspected:
+                return path
+            if last is None or last is avoid:
+                last = path
+        return last
 
     @property
     def raw_waiting(self) -> int:
@@ -192,32 +195,43 @@ class Sender:
             sealed = self._seal_piece(keys, now)
             if sealed is not None:
                 return sealed
+        if not outbox.sealing and not outbox.drafts:
+            self.flight.nothing_to_send()
         return self._seal_ack(keys, now) if self.acknowledgements.now_due else None
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)
-        expires = now + self._retransmit_min
-        if expires < self.expires_after:
-            self.expires_after = expires
+        self.recovery.watch(path, now)
 
     def _repeat(self, now: float) -> Transmit | None:
-        packet = self.flight.next_lost()
+        flight = self.flight
+        packet = flight.next_lost()
         if packet is None:
             return None
+        under_way = flight.bytes - flight.waiting
+        count = len(flight) - flight.packets_waiting
+        probing = self.recovery.probing  # which no window holds up (RFC 9002 7.5)
+        if under_way and not probing and not self._controller.admits(packet.size, under_way, count):
+            return None  # its turn comes with the next acknowledgement, or time-out
         path = self._scheduler.choose(self._paths, packet.size, now, avoid=packet.lost_by)
         if path is None:
             return None
-        self.flight.lost.popleft()
+        flight.lost.popleft()
+        self.recovery.probing = False
         self._sent(packet, path, now)
         return Transmit(path.handle, packet.data, packet.size >= COPY_BELOW)
+
+    def within_span(self, keys: Keys) -> bool:
+        """Whether a new number still leaves the oldest one within the peer's replay window."""
+        number = keys.sealer.next_number
+        return number - self.flight.floor(number) < DATA_SPAN
 
     def _way_for(self, keys: Keys, size: int, now: float) -> PathState | None:
         """A path for a new packet of `size` bytes, if it may be in flight too."""
         flight = self.flight
         if not self._controller.admits(size, flight.bytes, len(flight)):
             return None
-        number = keys.sealer.next_number
-        if number - flight.floor(number) >= DATA_SPAN:
+        if not self.within_span(keys):
             return None
         return self._scheduler.choose(self._paths, size, now)
 
@@ -294,10 +308,7 @@ class Sender:
                 outbox.settle(packet.messages)
             if packet.slot is not None and packet.transmissions == 1:
                 pool.give_back(packet.slot)
-        if len(self.flight):
-            for path in self._paths:
-                if path.in_flight:
-                    self.flight.detect_losses(path)
+        self.recovery.on_acknowledged(settled, now)
 
     @property
     def idle(self) -> bool:

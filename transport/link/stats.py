@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..identity.attestation import Attested
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +23,11 @@ class PathStats:
     bytes_sent: int
     packets_received: int
     bytes_received: int
+    rate: float  # bytes a second delivered over it, smoothed, while it was in use
+    share: float  # of the bytes that the link sent over all paths, 0 to 1
+    in_flight_bytes: int
     retransmissions: int  # packets that this path lost or kept too long
-    suspected: bool
+    suspected: bool  # silent: used only where no other path is left
     last_failure: str | None  # what made it suspected or down, last
 
 
@@ -31,6 +38,7 @@ class LinkStats:
     peer: str
     state: str
     cipher_suite: str
+    attested: Attested | None  # what the peer proved to run; None where no policy asks
     generation: int  # handshakes completed on this link, counted from 0
     epoch: int  # rekeys of our sending direction within the generation
     handshake_seconds: float
@@ -42,6 +50,7 @@ class LinkStats:
     messages_sent: int
     messages_received: int
     retransmissions: int
+    spurious_retransmissions: int  # of those, where the first copy was only late
     in_flight_bytes: int
     in_flight_packets: int
     window_bytes: int

@@ -34,7 +34,7 @@ class Watch:
     @property
     def due(self) -> float:
         """When the link wants to be looked at, or earlier."""
-        return min(self.look_at, self._sender.acknowledgements.due, self._sender.expires_after)
+        return min(self.look_at, self._sender.acknowledgements.due, self._sender.recovery.due)
 
     def acknowledge(self, now: float) -> None:
         """Let an acknowledgement that has waited long enough leave."""
@@ -45,7 +45,7 @@ class Watch:
 
     def is_due(self, now: float) -> bool:
         """Whether `look` could find anything."""
-        return now >= self.look_at or now >= self._sender.expires_after
+        return now >= self.look_at or now >= self._sender.recovery.due
 
     def silence(self, now: float) -> float | None:
         """For how long the peer has been silent, where that is too long."""
@@ -58,24 +58,41 @@ class Watch:
         lost = now >= receiver.last_received + config.peer_timeout
         return now - receiver.last_received if lost else None
 
+    def expire(self, keys: Keys, send_over: SendOver, now: float) -> None:
+        """Give up packets that are lost; ask where nobody knows."""
+        recovery, paths = self._sender.recovery, self._pathset.all
+        if now < recovery.due:
+            return
+        for path in recovery.expire(now):
+            # In a long outage probes must not use up the numbers that the oldest packet
+            # needs to stay within the peer's replay window; a repetition uses none.
+            if recovery.only_hope(path, paths) or not self._sender.within_span(keys):
+                recovery.repeat_oldest(path, now)
+                continue
+            # Over this path and another: whichever answers tells what became of the rest.
+            self._pathset.probe(path, send_over, now)
+            other = self._sender.any_path(avoid=path)
+            if other is not None and other is not path:
+                self._pathset.probe(other, send_over, now)
+        self.look_at = now
+
     def look(self, keys: Keys, send_over: SendOver, now: float, *, may_renew: bool) -> None:
-        """Give up what has expired, probe what is quiet, and set the next time to look."""
-        config, flight = self._config, self._sender.flight
+        """Probe what is quiet, and set the next time to look."""
+        config, recovery = self._config, self._sender.recovery
         # At most a heartbeat away, so that standing still is noticed.
         due = min(
             self._receiver.last_received + config.peer_timeout, now + config.heartbeat_interval
         )
         if may_renew:
             due = min(due, keys.renew_at)
-        expires = NEVER
         for path in self._pathset.all:
-            flight.expire(path, now, config.retransmit_min, config.retransmit_max)
-            if not path.in_flight and now >= self._pathset.due(path):
+            if path.in_flight:
+                continue
+            patience = recovery.patience(path)
+            if now >= self._pathset.due(path, patience):
+                if not self._sender.within_span(keys):
+                    due = min(due, now + config.heartbeat_interval)
+                    continue
                 self._pathset.probe(path, send_over, now)
-            deadline = flight.deadline(path, config.retransmit_min, config.retransmit_max)
-            if deadline is not None:
-                expires = min(expires, deadline)
-            else:
-                due = min(due, self._pathset.due(path))
+            due = min(due, self._pathset.due(path, recovery.patience(path)))
         self.look_at = due
-        self._sender.expires_after = expires
