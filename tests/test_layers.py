@@ -33,6 +33,7 @@ LAYERS = (
     ("path",),
     ("sim",),
     ("node",),
+    ("services",),
     ("collectives",),
     ("",),
     ("integrations",),
