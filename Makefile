@@ -20,7 +20,7 @@ TORCH   := $(VENV)/.stamp-torch
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench sim clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,23 @@ check: $(DEV) ## Lint, format, types, import layers and repository rules
 bench: $(PLOTS) ## Measure point-to-point rates against others, into build/bench
 	mkdir -p $(BUILD)
 	$(BIN)/sealfabric bench p2p --json $(BUILD)/p2p.json --plot $(BUILD)/p2p.png
+
+# All experiments on the simulated fabric, as JSON and drawings; the last one takes minutes.
+SIM      := build/sim
+SIMULATE  = $(BIN)/sealfabric sim $(2) --json $(SIM)/$(1).json --plot $(SIM)/$(1).svg
+
+sim: $(PLOTS) ## Simulate all experiments beside a TCP-like control, into build/sim
+	mkdir -p $(SIM)
+	$(call SIMULATE,single,single --seeds 1-5)
+	$(call SIMULATE,incast-15,incast --seeds 1-5)
+	$(call SIMULATE,incast-127,incast --senders 127 --seeds 1-5)
+	$(call SIMULATE,burst,burst --seeds 1-5)
+	$(call SIMULATE,imbalance,imbalance --seeds 1-5)
+	$(call SIMULATE,fairness,fairness --seeds 1-5)
+	$(call SIMULATE,failure,failure --seeds 1-5)
+	$(call SIMULATE,wan,wan --seeds 1-5)
+	$(call SIMULATE,permutation-128,permutation --seeds 1-5)
+	$(call SIMULATE,permutation-1024,permutation --hosts 1024 --only srd)
 
 clean: ## Remove everything that these targets made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import flood, p2p
+from . import failover, flood, handshake, kms, p2p
+from .sim import command as sim
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,8 +16,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     p2p.add_arguments(commands.add_parser("p2p", help="two processes over loopback"))
     flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
+    failover.add_arguments(commands.add_parser("failover", help="a transfer that loses a path"))
+    handshake.add_arguments(commands.add_parser("handshake", help="what attestation costs one"))
+    kms.add_arguments(commands.add_parser("kms", help="data keys a second of a key service"))
+    sim.add_arguments(commands.add_parser("sim", help="experiments on the simulated fabric"))
     parsed = parser.parse_args(arguments)
-    status: int = (flood.run if parsed.command == "flood" else p2p.run)(parsed)
+    chosen = {
+        "p2p": p2p,
+        "flood": flood,
+        "failover": failover,
+        "handshake": handshake,
+        "kms": kms,
+        "sim": sim,
+    }
+    status: int = chosen[parsed.command].run(parsed)
     return status
 
 
