@@ -9,11 +9,13 @@ schedule.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha512
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..errors import AuthenticationError
+if TYPE_CHECKING:
+    from .attestation import Attested
 
 _LABEL = b"sealfabric 1 evidence"
 
@@ -51,12 +53,23 @@ class EvidenceBinding:
 class EvidenceExchange(Protocol):
     """Produces this node's evidence and judges the peer's."""
 
-    def produce(self, binding: EvidenceBinding) -> bytes:
-        """Return evidence for `binding`, at most 7 KiB."""
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often the peers' evidence was refused, by reason, for the operator."""
         ...
 
-    def verify(self, evidence: bytes, binding: EvidenceBinding) -> None:
-        """Return if `evidence` satisfies this node's policy for `binding`.
+    def produce(self, binding: EvidenceBinding) -> bytes:
+        """Return evidence for `binding`, at most 7 KiB.
+
+        Raises:
+            HandshakeError: this node's own attester failed.
+        """
+        ...
+
+    def verify(self, evidence: bytes, binding: EvidenceBinding) -> Attested | None:
+        """Return what `evidence` attests, if it satisfies this node's policy for `binding`.
+
+        None where this node has no policy: nothing is known of the peer's program.
 
         Raises:
             AuthenticationError: it does not; the reason is for this side's log.
@@ -65,17 +78,16 @@ class EvidenceExchange(Protocol):
 
 
 class NoEvidence:
-    """Neither side attests: evidence is empty, and anything else is refused."""
+    """This node neither attests nor asks: it sends nothing, and believes nothing it is sent."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Nothing is counted here: without a policy there are no reasons."""
+        return {}
 
     def produce(self, binding: EvidenceBinding) -> bytes:
         """Return empty evidence."""
         return b""
 
     def verify(self, evidence: bytes, binding: EvidenceBinding) -> None:
-        """Accept empty evidence only.
-
-        Raises:
-            AuthenticationError: the peer sent evidence that nothing here can judge.
-        """
-        if evidence:
-            raise AuthenticationError(f"{len(evidence)} bytes of evidence, expected none")
+        """Let it pass unread: a peer that attests to others is no worse for it here."""

@@ -2,8 +2,8 @@
 
 Invariants:
 
-- Everything given must hold. There is no empty trust, and what this release cannot
-  verify it refuses to be given, rather than ignore it.
+- Everything given must hold. There is no empty trust, and a condition that is not
+  understood is refused rather than ignored.
 - The cluster secret itself is not kept. What links need is derived from it once
   (HKDF-SHA-512, RFC 5869), with a label for each purpose.
 - Comparisons with pinned keys take constant time.
@@ -22,10 +22,10 @@ import hmac
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..crypto.primitives import (
     X25519_LEN,
@@ -36,7 +36,11 @@ from ..crypto.primitives import (
     wipe,
 )
 from ..errors import UsageError
+from .evidence import EvidenceExchange, NoEvidence
 from .keys import StrPath, read_private_file
+
+if TYPE_CHECKING:  # attestation is imported where it is used: most nodes need none of it
+    from .attestation import AttestationPolicy, Attester
 
 __all__ = ["SECRET_MIN", "Trust", "check_name"]
 
@@ -48,6 +52,7 @@ _PSK_LABEL = b"sealfabric 1 psk"
 _CALLER_LABEL = b"sealfabric 1 caller key"
 _SECRET_LABEL = b"sealfabric 1 cluster secret"
 _PUBLIC_LABEL = b"sealfabric 1 responder public key"
+_OPEN_LABEL = b"sealfabric 1 open caller key"
 _POLICY_LABEL = b"sealfabric 1 policy: none"
 _KEY_LEN = 32
 
@@ -58,30 +63,33 @@ class Trust(KeyHolder):
     `peers` maps names to 32-byte static public keys: only these names may link, each
     with its key. `secret` (at least 32 bytes) is shared by the whole cluster: every
     peer must know it, and whoever knows it may, without `peers`, bear any name.
-    `policy` is for attestation, which this release cannot verify.
+    `policy` is what every peer must attest of the program that it runs. `attester`
+    speaks for this node to peers that have a policy; it is no condition of its own.
 
     Immutable, and safe to share between threads.
 
     Raises:
-        UsageError: neither is given, one is malformed, or a policy is given.
+        UsageError: none of the three conditions is given, or one is malformed.
     """
 
-    __slots__ = ("_caller_prk", "_peers", "_psk")
+    __slots__ = ("_attester", "_caller_prk", "_peers", "_policy", "_psk")
 
+    _attester: Attester | None
     _caller_prk: bytes | None
     _peers: Mapping[str, bytes] | None
+    _policy: AttestationPolicy | None
     _psk: bytes
 
     def __init__(
         self,
         peers: Mapping[str, bytes] | None = None,
         secret: bytes | bytearray | None = None,
-        policy: object | None = None,
+        policy: AttestationPolicy | None = None,
+        attester: Attester | None = None,
     ) -> None:
-        if policy is not None:
-            raise UsageError("attestation policies are not supported by this release")
-        if peers is None and secret is None:
-            raise UsageError("Trust needs `peers`, a `secret`, or both")
+        if peers is None and secret is None and policy is None:
+            raise UsageError("Trust needs `peers`, a `secret` or a `policy`, or several of them")
+        _check_attestation(policy, attester)
         psk, caller_prk = bytes(_KEY_LEN), None
         if secret is not None:
             _check_secret(secret, "the secret")
@@ -91,17 +99,23 @@ class Trust(KeyHolder):
         object.__setattr__(self, "_peers", checked)
         object.__setattr__(self, "_psk", psk)
         object.__setattr__(self, "_caller_prk", caller_prk)
+        object.__setattr__(self, "_policy", policy)
+        object.__setattr__(self, "_attester", attester)
 
     @classmethod
     def load(cls, path: StrPath) -> Trust:
         """Return the trust that a JSON file describes.
 
-        `{"peers": {"<name>": "<base64 public key>"}, "secret_file": "<path>"}`, one
-        of the two or both; a relative `secret_file` starts at the file's folder.
+        `{"peers": {"<name>": "<base64 public key>"}, "secret_file": "<path>",
+        "policy_file": "<path>", "attester": {"kind": "nitro"}}`, at least one of the
+        first three; the other attester is `{"kind": "embedded", "folder": "<path>"}`,
+        which measures the running script, or what its `script` names. Relative paths
+        start at the file's folder.
 
         Raises:
             UsageError: the file cannot be read, others may write to it, or its
-                content or the secret file is not as described.
+                content or a file that it names is not as described, or there is no
+            Nitro hardware where its attester is to be that.
         """
         return cls._read(path, None)
 
@@ -115,11 +129,13 @@ class Trust(KeyHolder):
                 raise UsageError(
                     f"{os.fspath(path)} names a `secret_file`, and SEALFABRIC_SECRET_FILE is set"
                 )
-            named = document["secret_file"]
-            if not isinstance(named, str) or "\0" in named:
-                raise UsageError(f"{os.fspath(path)}: `secret_file` must be a path")
-            secret_file = str(Path(path).parent / named)
-        return cls(decoded, None if secret_file is None else cls.load_secret(secret_file))
+            secret_file = _path_in(document, "secret_file", path)
+        return cls(
+            decoded,
+            None if secret_file is None else cls.load_secret(secret_file),
+            _load_policy(document, path),
+            _load_attester(document, path),
+        )
 
     @classmethod
     def from_environment(cls) -> Trust:
@@ -164,15 +180,49 @@ class Trust(KeyHolder):
 
     @property
     def policy_hash(self) -> bytes:
-        """SHA-256 of the attestation policy in force, for the prologue: here, of none."""
+        """SHA-256 of the attestation policy in force, or of none, for the prologue."""
+        if self._policy is not None:
+            return self._policy.hash
         return hashlib.sha256(_POLICY_LABEL).digest()
+
+    @property
+    def policy(self) -> AttestationPolicy | None:
+        """What every peer must attest, or None."""
+        return self._policy
+
+    @property
+    def attester(self) -> Attester | None:
+        """What speaks for this node, or None."""
+        return self._attester
+
+    def evidence(self, clock: Callable[[], float]) -> EvidenceExchange:
+        """Return the evidence step of this node's links; `clock` returns POSIX seconds.
+
+        An attester without a clock of its own is given this one.
+
+        Raises:
+            UsageError: this node's own attester does not work, or by `clock` a root of
+                the policy is not valid, so that no link could ever be made.
+        """
+        if self._policy is None and self._attester is None:
+            return NoEvidence()
+        from .attestation import AttestedEvidence, EmbeddedAttester, Verifier
+
+        attester = self._attester
+        if isinstance(attester, EmbeddedAttester):
+            attester = attester.timed_by(clock)
+        verifier = None if self._policy is None else Verifier(self._policy, clock=clock)
+        exchange = AttestedEvidence(attester, verifier)
+        exchange.check(clock)
+        return exchange
 
     def caller_key(self, responder_name: str, responder_public_key: bytes | None) -> bytes:
         """Return the 32-byte key of the MAC on a caller's first message.
 
         It rests on the secret where there is one, else on the responder's static
         public key, which a legitimate caller has pinned. It proves too little to
-        admit anyone: it only spares the responder work for strangers.
+        admit anyone: it only spares the responder work for strangers. Where there is
+        only a policy, callers need to know nothing, and the key is known to all.
 
         Raises:
             UsageError: there is neither a secret nor `responder_public_key`, or an
@@ -181,6 +231,9 @@ class Trust(KeyHolder):
         name = check_name(responder_name).encode("utf-8")
         if self._caller_prk is not None:
             return hkdf_sha512_expand(self._caller_prk, _CALLER_LABEL + name, _KEY_LEN)
+        if self._peers is None:
+            zeros = bytes(_KEY_LEN)
+            return hkdf_sha512(zeros, salt=_OPEN_LABEL, info=_CALLER_LABEL + name, length=_KEY_LEN)
         if responder_public_key is None:
             raise UsageError(f"without a secret, the public key of {responder_name!r} is needed")
         key = _check_public_key(responder_public_key, responder_name)
@@ -215,7 +268,9 @@ class Trust(KeyHolder):
 
     def __repr__(self) -> str:
         peers = "any name" if self._peers is None else f"{len(self._peers)} peers"
-        return f"<Trust {peers}, {'no secret' if self._caller_prk is None else 'with a secret'}>"
+        secret = "no secret" if self._caller_prk is None else "with a secret"
+        policy = "" if self._policy is None else ", with a policy"
+        return f"<Trust {peers}, {secret}{policy}>"
 
 
 def check_name(name: str) -> str:
@@ -259,6 +314,52 @@ def _checked_peers(peers: Mapping[str, bytes]) -> dict[str, bytes]:
     return {check_name(name): _check_public_key(key, name) for name, key in peers.items()}
 
 
+def _check_attestation(policy: object, attester: object) -> None:
+    if policy is not None:
+        from .attestation import AttestationPolicy
+
+        if not isinstance(policy, AttestationPolicy):
+            raise UsageError(f"`policy` must be an AttestationPolicy, got {type(policy).__name__}")
+    if attester is not None and not callable(getattr(attester, "evidence", None)):
+        raise UsageError(f"`attester` must be an Attester, got {type(attester).__name__}")
+
+
+def _load_policy(document: dict[str, Any], path: StrPath) -> AttestationPolicy | None:
+    if "policy_file" not in document:
+        return None
+    from .attestation import AttestationPolicy
+
+    return AttestationPolicy.load(_path_in(document, "policy_file", path))
+
+
+def _load_attester(document: dict[str, Any], path: StrPath) -> Attester | None:
+    if "attester" not in document:
+        return None
+    from .attestation import EmbeddedAttester, NitroAttester
+
+    fields = document["attester"]
+    kind = fields.get("kind") if isinstance(fields, dict) else None
+    known = {"nitro": {"kind"}, "embedded": {"kind", "folder", "script"}}
+    if not isinstance(kind, str) or kind not in known:
+        raise UsageError(
+            f"{os.fspath(path)}: `attester` must be an object with a `kind` of {sorted(known)}"
+        )
+    if unknown := sorted(fields.keys() - known[kind]):
+        raise UsageError(f"{os.fspath(path)}: `attester` has unknown keys: {unknown}")
+    if kind == "nitro":
+        return NitroAttester()
+    script = _path_in(fields, "script", path) if "script" in fields else None
+    return EmbeddedAttester.load(_path_in(fields, "folder", path), script=script)
+
+
+def _path_in(fields: dict[str, Any], name: str, trust_file: StrPath) -> str:
+    """Return a path that a trust file names; relative ones start at its folder."""
+    named = fields.get(name)
+    if not isinstance(named, str) or not named or "\0" in named:
+        raise UsageError(f"{os.fspath(trust_file)}: `{name}` must be a path")
+    return str(Path(trust_file).parent / named)
+
+
 def _read_trust_file(path: StrPath) -> dict[str, Any]:
     """Return the JSON object in a file that only its owner may write to."""
     name = os.fspath(path)
@@ -283,7 +384,7 @@ def _read_trust_file(path: StrPath) -> dict[str, Any]:
         raise UsageError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{name} must hold a JSON object")
-    unknown = sorted(document.keys() - {"peers", "secret_file"})
+    unknown = sorted(document.keys() - {"peers", "secret_file", "policy_file", "attester"})
     if unknown:
         # A misspelt or newer condition that is ignored would fail open.
         raise UsageError(f"{name} has unknown keys: {', '.join(map(repr, unknown))}")
