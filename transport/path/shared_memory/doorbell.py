@@ -1,0 +1,138 @@
+"""Waking a process that sleeps, and knowing that it does.
+
+The bell is a pipe whose writing end the peer opens through /proc, as it does the
+segment. A byte in it wakes whoever polls; how many there are means nothing.
+
+The one who is about to sleep says so in a word of its segment and then looks at
+the ring once more. The one who has put something into the ring then looks at that
+word. With a fence between the two steps on both sides, one of them must see the
+other: nobody sleeps over a packet. Each announced sleep is rung for once.
+
+Once the peer holds the writing end and this process has let go of its own, the
+end of the pipe is the end of the peer: it shows at once when the peer is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import Final
+
+from .layout import ASLEEP, PRODUCED
+from .memory_order import fence_of_its_own
+from .segment import UnavailableError, open_of
+
+_DRAIN: Final = 65_536  # a pipe holds no more
+
+
+class Bell:
+    """This process's bell. `descriptor` turns readable when it was rung, or the peer is gone."""
+
+    __slots__ = ("_offered", "descriptor")
+
+    def __init__(self) -> None:
+        try:
+            self.descriptor, self._offered = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise UnavailableError(f"no bell from the system: {error}") from None
+
+    @property
+    def offered(self) -> int:
+        """The descriptor that the peer opens in order to ring."""
+        return self._offered
+
+    def hide(self) -> None:
+        """The peer has opened it: from now on only the peer holds it for writing."""
+        if self._offered >= 0:
+            os.close(self._offered)
+            self._offered = -1
+
+    def quiet(self) -> bool:
+        """Take back all ringing; False where nobody can ring any more: the peer is gone."""
+        try:
+            return os.read(self.descriptor, _DRAIN) != b""
+        except BlockingIOError:
+            return True
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        self.hide()
+        os.close(self.descriptor)
+
+
+class PeerBell:
+    """The other side's bell.
+
+    Raises:
+        UnavailableError: it is not there, not ours to see, or not a pipe.
+    """
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, process: int, descriptor: int) -> None:
+        try:
+            # For reading as well, so that writing to a dead peer's pipe is not a SIGPIPE.
+            self._descriptor = open_of(
+                process, descriptor, stat.S_IFIFO, os.O_RDWR | os.O_NONBLOCK, None
+            )
+        except OSError as error:
+            raise UnavailableError(f"the peer's bell cannot be opened: {error}") from None
+
+    def ring(self) -> None:
+        """Wake the peer; a full pipe means that it will wake already."""
+        with suppress(BlockingIOError):
+            os.write(self._descriptor, b"\0")
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        os.close(self._descriptor)
+
+
+class Sleeper:
+    """Says that this process sleeps; `words` is of its own segment, `peer_words` of the other."""
+
+    __slots__ = ("_fence", "_peer_words", "_turn", "_words")
+
+    def __init__(self, words: memoryview, peer_words: memoryview) -> None:
+        self._words = words
+        self._peer_words = peer_words
+        self._fence = fence_of_its_own()
+        self._turn = 0  # odd while asleep
+
+    def lie_down(self, seen: int) -> bool:
+        """Announce sleep; False, and awake, where the peer has produced beyond `seen` meanwhile."""
+        if not self._turn & 1:
+            self._turn += 1
+            self._words[ASLEEP] = self._turn
+        self._fence()
+        if self._peer_words[PRODUCED] == seen:
+            return True
+        self.get_up()
+        return False
+
+    def get_up(self) -> None:
+        """Awake: the peer need not ring."""
+        if self._turn & 1:
+            self._turn += 1
+            self._words[ASLEEP] = self._turn
+
+
+class Waker:
+    """Rings the peer's bell once for each time it lies down."""
+
+    __slots__ = ("_bell", "_fence", "_peer_words", "_rung")
+
+    def __init__(self, peer_words: memoryview, bell: PeerBell) -> None:
+        self._peer_words = peer_words
+        self._bell = bell
+        self._fence = fence_of_its_own()
+        self._rung = 0
+
+    def produced(self) -> None:
+        """Something was put into the ring: wake the peer if it sleeps."""
+        self._fence()
+        turn: int = self._peer_words[ASLEEP]
+        if turn & 1 and turn != self._rung:
+            self._rung = turn
+            self._bell.ring()
