@@ -55,7 +55,7 @@ class Config:
     handshake_deadline: float = 10.0  # a caller's unfinished handshake is forgotten then
     heartbeat_interval: float = 1.0  # a silent path is probed this often
     peer_timeout: float = 8.0  # silence after which a peer counts as lost
-    retransmit_min: float = 0.001  # granularity of this host's timers (RFC 9002 6.1.2)
+    retransmit_min: float = 0.02  # how late this process may act: GIL, time slices (RFC 9002 6.1.2)
     retransmit_max: float = 2.0  # longest, after backing off
     rehandshake_interval: float = 3600.0  # fresh keys over the living link at least this often
 

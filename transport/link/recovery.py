@@ -76,6 +76,8 @@ class Recovery:
 
     def watch(self, path: PathState, now: float) -> None:
         """Something was sent over `path`, or more is known of it than before."""
+        if path.due < now + self._granularity:
+            return  # sooner than any patience
         at = now + self.patience(path)
         if at < path.due:  # nothing was in flight, or its round trip is shorter than was thought
             self._look_again(path, at)
