@@ -325,6 +325,13 @@ def test_the_tests_that_the_threat_model_names_exist():
     assert [each for each in named if not list(PROJECT_ROOT.glob(each))] == []
 
 
+@pytest.mark.parametrize("path", documents(), ids=relative)
+def test_a_page_that_names_the_embedded_attester_calls_it_a_model(path):
+    text = path.read_text(encoding="utf-8")
+    if re.search(r"embedded.{0,3}attester|attest init|\"embedded\"", text, re.I):
+        assert re.search(r"\ba model\b|MODEL, not hardware", text), "it proves nothing"
+
+
 def test_the_benchmark_table_can_be_replaced():
     text = read("README.md")
     start, end = text.index("<!-- bench:start -->"), text.index("<!-- bench:end -->")

@@ -35,7 +35,7 @@ EXECUTABLE_METHODS = {"recv_pyobj", "send_pyobj"}
 WILDCARD_LISTENER = re.compile(r"tcp://\*|(?<![\d.])0\.0\.0\.0|\[::\]")
 
 # What `import transport` must leave alone, so that it stays quick and small.
-HEAVY = ("torch", "matplotlib", "ml_dtypes", "transport.bench", "transport.cli")
+HEAVY = ("cbor2", "torch", "matplotlib", "ml_dtypes", "transport.bench", "transport.cli")
 
 
 def executable_inputs(module: Module) -> Iterator[str]:

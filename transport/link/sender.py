@@ -187,11 +187,12 @@ class Sender:
             if repeated is not None:
                 return repeated
         outbox = self.outbox
-        if outbox.drafts:
+        held_up = self.flight.packets_waiting  # what was lost goes first
+        if outbox.drafts and not held_up:
             sealed = self._seal_draft(keys, now)
             if sealed is not None:
                 return sealed
-        if outbox.sealing:
+        if outbox.sealing and not held_up:
             sealed = self._seal_piece(keys, now)
             if sealed is not None:
                 return sealed
