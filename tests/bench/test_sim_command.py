@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from bench.errors import BenchError
 from bench.sim.catalogue import EXPERIMENTS
 from bench.sim.command import add_arguments, parse_seeds, run
+from support.source_tree import PROJECT_ROOT
 from transport import cli
 
 SMALL = ["incast", "--senders", "2", "--size", "50000", "--paths", "2"]
@@ -33,6 +37,23 @@ def test_a_small_run_prints_and_writes(tmp_path, capsys):
     assert case["runs"][0]["curves"], "of the first seed"
     assert not case["runs"][2]["curves"]
     assert drawing.read_bytes().startswith(b"<?xml")
+
+
+def test_two_processes_write_the_same_document_byte_for_byte(tmp_path):
+    documents = [tmp_path / f"{seed}.json" for seed in ("1", "22")]
+    for path in documents:
+        subprocess.run(
+            [sys.executable, "-m", "bench", "sim", *SMALL, "--seeds", "1-2", "--json", str(path)],
+            cwd=PROJECT_ROOT,
+            env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "PYTHONHASHSEED": path.stem},
+            stdout=subprocess.DEVNULL,
+            timeout=100,
+            check=True,
+        )
+    first, second = (path.read_bytes() for path in documents)
+    assert first == second
+    runs = json.loads(first)["cases"][0]["runs"]
+    assert len({run["digest"] for run in runs if run["policy"] == "srd"}) == 2, "seeds differ"
 
 
 def test_options_are_in_the_units_that_they_name(tmp_path):

@@ -75,7 +75,7 @@ def test_the_ideals_are_those_of_the_references():
     # uet-htsim: 160 µs for one flow of 2 MB, 2400 for 15 of them, 20320 for 127, and a round trip.
     for experiment, micro in ((Single(), 160), (Incast(), 2400), (Incast(senders=127), 20320)):
         rtt = experiment.cases(1)[0].ideal["slowest"] - micro * 1e-6
-        assert isclose(rtt, 12e-6 + 6 * 8 * 8306 / 100e9)
+        assert isclose(rtt, 12 * 0.8e-6 + 6 * 8 * 8306 / 100e9)
 
 
 def test_an_incast_of_the_control_collapses_and_ours_does_not():

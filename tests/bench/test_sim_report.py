@@ -61,7 +61,7 @@ def test_a_table_names_the_parameters_of_its_model(report):
     text = render(report)
     assert MODEL in text
     flat = " ".join(text.split())
-    assert "fat tree of 4-port switches, 16 hosts; 100 Gb/s and 1 µs a cable, 1 MiB" in flat
+    assert "fat tree of 4-port switches, 16 hosts; 100 Gb/s and 0.8 µs a cable, 1 MiB" in flat
     assert "packets of 8 KiB and 66 bytes of lower layers; 4 paths a link" in flat
     assert "(the control: paths 1, retransmit_min 0.2)" in flat
 
@@ -91,7 +91,7 @@ def test_the_document_holds_every_run_in_base_units(report, tmp_path):
     assert document["complete"] is False
     (case,) = document["cases"]
     assert case["policies"]["tcp-like"] == {"paths": 1, "retransmit_min": 0.2}
-    assert case["ideal"]["slowest"] == pytest.approx(24e-6 + 12e-6 + 6 * 0.66448e-6)
+    assert case["ideal"]["slowest"] == pytest.approx(24e-6 + 12 * 0.8e-6 + 6 * 0.66448e-6)
     assert [(run["policy"], run["seed"]) for run in case["runs"]] == [
         (policy, seed) for policy in ("srd", "tcp-like") for seed in (1, 2, 3)
     ]

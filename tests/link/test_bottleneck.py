@@ -89,7 +89,7 @@ def test_a_network_of_any_size_is_filled(held: int) -> None:
     one = Pipe(rate=held * PACKET / TRIP, trip=TRIP, packet=PACKET)
     one.run(trips=60)
     assert one.throughput(trips=20) == pytest.approx(one.rate, rel=0.02)
-    assert one.window.window_bytes <= 1.6 * (one.product + FLOOR_PACKETS * PACKET)
+    assert one.window.window_bytes <= 1.05 * GAIN * (one.product + FLOOR_PACKETS * PACKET)
 
 
 # --- one bad path of many ------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_one_bad_path_of_many_does_not_narrow_the_window(fault: str) -> None:
     for _ in range(60):
         one.run(trips=1)
         narrowest = min(narrowest, one.window.window_bytes)
-    assert narrowest > 0.9 * calm
+    assert narrowest > 0.8 * calm
     assert one.throughput(trips=20) > 0.95 * RATE
     assert one.window.crowding < 0.2
 
@@ -169,12 +169,16 @@ def test_a_loss_of_a_fifth_lowers_the_gain_and_its_end_raises_it(seed: int) -> N
 @pytest.mark.parametrize("paths", [1, 16])
 @pytest.mark.parametrize("longer", [1.6, 1.8, 2.0, 2.5, 4.0, 10.0])
 def test_a_longer_route_is_learnt(paths: int, longer: float) -> None:
-    """Its round trips look crowded at first; they stay so when hardly anything is in flight."""
+    """Its round trips look crowded at first; they stay so when hardly anything is in flight.
+
+    One that the gain covers need not be learnt: the window fills it as it is.
+    """
     one = running(paths)
     one.trip *= longer
     one.run(trips=200)
     assert one.throughput(trips=20) > 0.95 * RATE
-    assert one.window.window_bytes == pytest.approx(GAIN * one.product, rel=0.15)
+    least = 0.95 * one.product if longer <= GAIN else 0.85 * GAIN * one.product
+    assert least < one.window.window_bytes < 1.15 * GAIN * one.product
 
 
 def test_a_slightly_longer_route_is_what_the_gain_is_for() -> None:

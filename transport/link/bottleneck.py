@@ -3,7 +3,7 @@
 After BBR (draft-ietf-ccwg-bbr) and what is published of SRD (Shalev et al.,
 IEEE Micro 2020). The window is the highest delivery rate of the last rounds,
 times the lowest round trip, times a gain: whatever the network is, its queue
-holds a fraction of what is under way. Nothing here is a speed or a time of any
+holds no more than what is under way. Nothing here is a speed or a time of any
 particular network; the only time given is how long this host's own peer may
 keep an acknowledgement back.
 
@@ -28,16 +28,16 @@ INITIAL_PACKETS: Final = 10  # RFC 6928: what may enter a network of which nothi
 FLOOR_PACKETS: Final = 4  # BBR's minimum: fewer cannot keep acknowledgements coming
 RATE_ROUNDS: Final = 10  # BBR's span of the maximum filter
 START_GAIN: Final = 2.89  # BBR's 2/ln 2: while the window doubles, more than this is queue
-GAIN: Final = 1.5  # in flight, of the bottleneck's own share: half of it again may queue
+GAIN: Final = 2.0  # in flight, of what the network holds (BBR): as much again may queue
 LEAST_GAIN: Final = 1.25
 GROWTH: Final = 1.25  # BBR: in start-up, a round that delivers less than this more is a plateau
 PLATEAU_ROUNDS: Final = 3
-CROWDED: Final = 2.0  # times a path's least round trip
+CROWDED: Final = 2.5  # times a path's least round trip
 MEMORY: Final = 1 / 16  # weight of a sample in the averages over all paths
 LOSS_BEARABLE: Final = 0.05  # of a round's bytes: chance, not congestion
-CROWDED_ROUNDS: Final = 8  # so many in a row, and the window is emptied to look at the route
+FALLEN: Final = 0.8  # of the best rate: below that, and on long round trips, for so many rounds,
+CROWDED_ROUNDS: Final = 8  # the window is emptied, to look at the route alone
 MOST_CROWDED_ROUNDS: Final = 256  # where that showed a queue each time, it is done more rarely
-FALLEN: Final = 0.8  # so does a rate that fell below this share of the best, on long round trips
 LONGER: Final = 1.25  # an empty window that still meets this many times the least: a longer route
 NEVER: Final = float("inf")
 
@@ -164,7 +164,8 @@ class BottleneckWindow:
             )
             return
         if self._draining:
-            self._window = self._packet  # alone, so that it meets no queue of its own link
+            # The first meets no queue of ours, and if its path is dead the second tells.
+            self._window = min(2 * self._packet, self._least)
             return
         aim = self._aim()
         self._window = max(min(aim, self._window + delivery.size), min(self._least, aim))
@@ -185,7 +186,7 @@ class BottleneckWindow:
             self._look_for_plateau(delivery, crowded)
         elif crowded and rate:
             self._rates.forget_above(rate)
-        self._look_for_a_longer_route(delivery, crowded, trip)
+        self._look_for_a_longer_route(delivery, trip)
         self._rates.expire(self._round)
         if lost > LOSS_BEARABLE * (lost + size):
             self._starting = False
@@ -202,8 +203,8 @@ class BottleneckWindow:
         if crowded or self._plateau >= PLATEAU_ROUNDS:
             self._starting = False
 
-    def _look_for_a_longer_route(self, delivery: Delivery, crowded: bool, trip: float) -> None:
-        """Where round trips stay long, look whether they are without any queue of ours.
+    def _look_for_a_longer_route(self, delivery: Delivery, trip: float) -> None:
+        """Where the rate fell and round trips are long, look whether they are so without a queue.
 
         Without this a route that became longer would look crowded for ever. `trip` is the
         least round trip of the round that ends. After BBR's ProbeRTT.
@@ -216,7 +217,7 @@ class BottleneckWindow:
         rate = self._rates.value
         self._best_rate = max(self._best_rate, rate)
         fallen = rate < FALLEN * self._best_rate and self._is_longer(trip)
-        if delivery.limited or self._starting or not (crowded or fallen):
+        if delivery.limited or self._starting or not fallen:
             self._crowded_rounds = 0
             return
         self._crowded_rounds += 1

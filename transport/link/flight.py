@@ -82,6 +82,8 @@ class Flight:
         "latest_sent",
         "lost",
         "packets_waiting",
+        "probe_bytes",
+        "probes",
         "retransmissions",
         "spread",
         "spurious",
@@ -99,6 +101,8 @@ class Flight:
         self.waiting = 0
         """Bytes of them, without those acknowledged meanwhile."""
         self.packets_waiting = 0
+        self.probes = self.probe_bytes = 0
+        """Packets that are never repeated: no window counts them, lest a dead path fill it."""
         self.highest_acknowledged = -1
         self.retransmissions = 0
         self.spurious = 0
@@ -138,6 +142,9 @@ class Flight:
                 self._first_sent_at = self._delivered_at = now
             self._packets[packet.number] = packet
             self.bytes += packet.size
+            if not packet.reliable:
+                self.probes += 1
+                self.probe_bytes += packet.size
         else:
             self.retransmissions += 1
             self.waiting -= packet.size
@@ -211,6 +218,9 @@ class Flight:
 
     def _settle(self, packet: Packet, now: float) -> None:
         self.bytes -= packet.size
+        if not packet.reliable:
+            self.probes -= 1
+            self.probe_bytes -= packet.size
         if packet.number > self.highest_acknowledged:
             self.highest_acknowledged = packet.number
         path = packet.path
@@ -223,11 +233,16 @@ class Flight:
         if packet.transmissions > 1 or path is None:
             self._settle_repeated(packet, path, now)
             return
-        if path.suspected or path.backoff != 1.0:
-            path.trust()
         if packet.sequence > path.sequence_acknowledged:
             path.sequence_acknowledged = packet.sequence
         rtt = now - packet.sent_at
+        if path.suspected:
+            # How long it was silent is no round trip; but it is slow, until it is tried again.
+            path.trust()
+            self._controller.on_acknowledged(path, packet.size, None, now)
+            self._scheduler.on_acknowledged(path, rtt, now)
+            return
+        path.backoff = 1.0
         path.sample(rtt)
         path.carried(packet.size, now)
         self._learn(rtt)
@@ -279,6 +294,8 @@ class Flight:
         else:
             del self._packets[packet.number]
             self.bytes -= packet.size
+            self.probes -= 1
+            self.probe_bytes -= packet.size
 
     def abandon(self, path: PathState) -> None:
         """The transport lost what it held of this path: repeat all of it elsewhere."""
@@ -303,3 +320,4 @@ class Flight:
         self._packets.clear()
         self.lost.clear()
         self.bytes = self.waiting = self.packets_waiting = 0
+        self.probes = self.probe_bytes = 0

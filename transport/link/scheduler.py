@@ -112,7 +112,13 @@ class Spray:
             return None
         return min(
             usable,
-            key=lambda path: (path.suspected, path is avoid, path.in_flight_bytes, path.index),
+            key=lambda path: (
+                path.suspected,
+                path is avoid,
+                path.backoff,
+                path.in_flight_bytes,
+                path.index,
+            ),
         )
 
     def on_acknowledged(self, path: PathState, rtt: float, now: float) -> None:

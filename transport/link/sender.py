@@ -209,8 +209,8 @@ class Sender:
         packet = flight.next_lost()
         if packet is None:
             return None
-        under_way = flight.bytes - flight.waiting
-        count = len(flight) - flight.packets_waiting
+        under_way = flight.bytes - flight.waiting - flight.probe_bytes
+        count = len(flight) - flight.packets_waiting - flight.probes
         probing = self.recovery.probing  # which no window holds up (RFC 9002 7.5)
         if under_way and not probing and not self._controller.admits(packet.size, under_way, count):
             return None  # its turn comes with the next acknowledgement, or time-out
@@ -230,7 +230,8 @@ class Sender:
     def _way_for(self, keys: Keys, size: int, now: float) -> PathState | None:
         """A path for a new packet of `size` bytes, if it may be in flight too."""
         flight = self.flight
-        if not self._controller.admits(size, flight.bytes, len(flight)):
+        in_flight, count = flight.bytes - flight.probe_bytes, len(flight) - flight.probes
+        if not self._controller.admits(size, in_flight, count):
             return None
         if not self.within_span(keys):
             return None

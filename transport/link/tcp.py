@@ -12,7 +12,8 @@ the same link code, so that every claim has its opposite next to it.
 
 TCP's minimum time-out (0.2 s on Linux) is not here: it is `Config.retransmit_min`
 of the hosts that run this control. Left out are the heuristics that Linux adds on
-top (HyStart, F-RTO, undo of a needless reduction).
+top: tail loss probes (RFC 8985 7), which find a loss at the end of a flow sooner than
+the time-out does, HyStart, F-RTO, and undo of a needless reduction.
 """
 
 from __future__ import annotations

@@ -104,7 +104,8 @@ class LinkEnd:
         """The next packet, if there is one; all that must hold of it is checked."""
         link = self.link
         flight = link.flight
-        before, window = flight.bytes, link.controller.window_bytes
+        # Probes are never repeated and count in no window.
+        before, window = flight.bytes - flight.probe_bytes, link.controller.window_bytes
         transmit = link.poll_transmit(time / SECOND)
         if transmit is None:
             return None
@@ -112,13 +113,14 @@ class LinkEnd:
         first = data[0]
         if first in _SEALED:
             self._nonces.check(data)
-            if first == FIRST_BULK and flight.bytes > before > 0:
+            in_flight = flight.bytes - flight.probe_bytes
+            if first == FIRST_BULK and in_flight > before > 0:
                 check_window(
                     self._name,
                     before=before,
-                    in_flight=flight.bytes,
+                    in_flight=in_flight,
                     window=window,
-                    packets=len(flight),
+                    packets=len(flight) - flight.probes,
                     most=self.endpoint.window_packets,
                 )
         return transmit
