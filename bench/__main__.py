@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import failover, flood, handshake, kms, p2p
+from . import collectives, failover, flood, handshake, kms, p2p
 from .sim import command as sim
 
 
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Sealfabric beside its peers")
     commands = parser.add_subparsers(dest="command", required=True)
     p2p.add_arguments(commands.add_parser("p2p", help="two processes over loopback"))
+    collectives.add_arguments(commands.add_parser("collectives", help="beside Gloo's"))
     flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
     failover.add_arguments(commands.add_parser("failover", help="a transfer that loses a path"))
     handshake.add_arguments(commands.add_parser("handshake", help="what attestation costs one"))
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     chosen = {
         "p2p": p2p,
+        "collectives": collectives,
         "flood": flood,
         "failover": failover,
         "handshake": handshake,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import transport
+from bench.sim import command as experiments
 from support.markdown import (
     anchors,
     blocks,
@@ -139,6 +140,22 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     joining = re.compile("'joining'")
     for name in programs:
         assert joining.sub("'usable'", printed[name]).splitlines() == shown[name], name
+
+
+def test_the_simulated_example_prints_what_stands_below_it(tmp_path):
+    text = read("docs/explanation/srd.md")
+    (program,), (printed,) = blocks(text, "python"), blocks(text, "text")
+    assert run(program, tmp_path) == printed
+
+
+def test_every_picture_of_an_experiment_stands_below_its_command():
+    text = read("docs/explanation/srd.md")
+    parser = argparse.ArgumentParser()
+    experiments.add_arguments(parser)
+    shown = re.findall(r"^`sealfabric sim (.+)`\n\n!\[[^]]+\]\(img/(\S+)\)$", text, re.M)
+    assert len(shown) == text.count("](img/") > 0
+    for words, picture in shown:
+        assert str(parser.parse_args(words.split()).plot) == picture
 
 
 # --- the specification agrees with the code --------------------------------------------

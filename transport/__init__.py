@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .collectives import Group, connect_group
     from .config import Config
     from .errors import (
         AuthenticationError,
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .identity import Identity, Trust
+    from .identity.attestation import (
+        AttestationPolicy,
+        Attested,
+        Attester,
+        EmbeddedAttester,
+        NitroAttester,
+    )
     from .link.stats import LinkStats, PathStats
     from .node import Node, NodeStats, Work
     from .node import PeerLink as Link
@@ -40,16 +48,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttestationPolicy",
+    "Attested",
+    "Attester",
     "AuthenticationError",
     "CancelledError",
     "ClosedError",
     "Config",
+    "EmbeddedAttester",
+    "Group",
     "HandshakeError",
     "Identity",
     "KeyExhaustedError",
     "LimitError",
     "Link",
     "LinkStats",
+    "NitroAttester",
     "Node",
     "NodeStats",
     "PathStats",
@@ -63,10 +77,18 @@ __all__ = [
     "UsageError",
     "Work",
     "__version__",
+    "connect_group",
 ]
 
 _HOMES = {
+    "Group": "collectives",
+    "connect_group": "collectives",
     "Config": "config",
+    "AttestationPolicy": "identity.attestation",
+    "Attested": "identity.attestation",
+    "Attester": "identity.attestation",
+    "EmbeddedAttester": "identity.attestation",
+    "NitroAttester": "identity.attestation",
     "Identity": "identity",
     "Trust": "identity",
     "LinkStats": "link.stats",

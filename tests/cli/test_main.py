@@ -27,7 +27,7 @@ def test_help_names_every_command():
     done = run_python("-m", "transport", "--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for command in ("demo", "bench", "keygen", "doctor"):
+    for command in ("demo", "bench", "sim", "keygen", "doctor"):
         assert command in done.stdout
 
 
@@ -41,7 +41,7 @@ def test_help_imports_no_command():
     assert run_python("-c", script).stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["demo", "bench", "keygen", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "bench", "sim", "keygen", "doctor"])
 def test_each_command_has_help_of_its_own(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])

@@ -15,7 +15,10 @@ import pytest
 
 import transport
 from support.nodes import PATIENCE, SECRET, link, linked, node, together, until
-from transport import ClosedError, Config, Identity, Node, Trust, UsageError
+from transport import ClosedError, Config, Identity, Node, PeerLostError, Trust, UsageError
+from transport.path import FaultInjector, Faults, FaultyPath
+from transport.path.base import CallLater
+from transport.path.base import Path as TransportPath
 
 PACKAGE_ROOT = Path(transport.__file__).parents[1]
 
@@ -233,6 +236,20 @@ def test_both_sides_close_at_once() -> None:
         a.isend(np.zeros(10), to="b")
         b.isend(np.zeros(10), to="a")
         together(a.close, b.close, patience=4.0)  # less than the five seconds of giving up
+
+
+def test_a_caller_hears_of_it_if_it_is_closed_before_its_first_packet_is_there() -> None:
+    """To the caller the link is open by then; the answerer still waits for its confirmation."""
+
+    def slow(path: TransportPath, call_later: CallLater) -> FaultyPath:
+        return FaultyPath(path, FaultInjector(Faults(delay=0.05), seed=1), call_later)
+
+    with node("a", path_filter=slow) as a, node("b") as b:
+        a.connect(b.addresses, peer="b", timeout=PATIENCE)
+        b.close(timeout=1.0)  # the acknowledgement of its goodbye is lost with the slow path
+        # Else it would take `Config.peer_timeout` to notice the silence.
+        with pytest.raises(PeerLostError, match="closed the link"):
+            a.recv(source="b", timeout=4.0)
 
 
 def test_closing_twice_and_from_two_threads() -> None:

@@ -6,6 +6,7 @@ command in JSON, each line on standard output its answer.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -65,6 +66,10 @@ class Peer:
     def post(self, source: str, tag: int) -> None:
         """Begin to receive, and never look at it again."""
         self.node.irecv(source=source, tag=tag)
+
+    def paths(self, peer: str) -> Any:
+        """What the link says of each path."""
+        return [dataclasses.asdict(path) for path in self.node.link(peer).stats().paths]
 
     def flush(self, timeout: float = 60.0) -> None:
         self.node.flush(timeout=timeout)

@@ -31,7 +31,9 @@ class Remote:
         peers: Mapping[str, bytes] | None = None,
         listen: Sequence[str] = ("tcp://127.0.0.1:0",),
         config: Mapping[str, float] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
+        """`command` is what starts the process in its surroundings, as "nsenter ..."."""
         self.name = name
         description = {
             "name": name,
@@ -45,7 +47,7 @@ class Remote:
             [str(_TESTS), str(_TESTS.parent), os.environ.get("PYTHONPATH", "")]
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.peer_process", json.dumps(description)],
+            [*command, sys.executable, "-m", "support.peer_process", json.dumps(description)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

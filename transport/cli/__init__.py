@@ -1,4 +1,4 @@
-"""The command `sealfabric`: demo, bench, keygen and doctor.
+"""The command `sealfabric`: one module a command, listed in `COMMANDS`.
 
 A command is a module with `add_arguments(parser)` and `run(arguments) -> int`,
 imported only when it is called, so that help and version cost nothing. Errors
@@ -21,7 +21,10 @@ from ..errors import TransportError
 COMMANDS: Final = {
     "demo": "two processes exchange tensors while a wiretap records, replays and forges",
     "bench": "measure Sealfabric beside what people use today (bench p2p)",
+    "sim": "simulate links on a fabric beside a TCP-like control (sim incast)",
     "keygen": "make an identity file, or a cluster secret",
+    "attest": "make an embedded attester, measure what runs, verify a document",
+    "kms": "release keys to attested programs, or be AWS KMS's external key store",
     "doctor": "say what this machine offers, and what holds it back",
 }
 

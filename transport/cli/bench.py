@@ -1,4 +1,4 @@
-"""`sealfabric bench p2p | flood`: the benchmarks of bench/, as a command.
+"""`sealfabric bench …`: the benchmarks of bench/, as a command.
 
 An installed distribution carries them as `transport.bench`; in a source tree
 they lie beside the package. They are no part of the library.
@@ -23,22 +23,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     commands = parser.add_subparsers(dest="command", required=True)
     p2p = commands.add_parser("p2p", help="two processes over loopback, round by round")
-    _benchmarks("p2p").add_arguments(p2p)
+    benchmarks("p2p").add_arguments(p2p)
+    collectives = commands.add_parser("collectives", help="collective operations, beside Gloo")
+    benchmarks("collectives").add_arguments(collectives)
     flood = commands.add_parser("flood", help="what a flood of packets leaves of a link")
-    _benchmarks("flood").add_arguments(flood)
+    benchmarks("flood").add_arguments(flood)
+    failover = commands.add_parser("failover", help="what one dead path costs a transfer")
+    benchmarks("failover").add_arguments(failover)
+    handshake = commands.add_parser("handshake", help="what attestation costs a handshake")
+    benchmarks("handshake").add_arguments(handshake)
+    kms = commands.add_parser("kms", help="how many data keys a second a key service opens")
+    benchmarks("kms").add_arguments(kms)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; return its exit status."""
-    errors = _benchmarks("errors")
+    errors = benchmarks("errors")
     try:
-        status: int = _benchmarks(arguments.command).run(arguments)
+        status: int = benchmarks(arguments.command).run(arguments)
     except errors.BenchError as error:
         raise TransportError(str(error)) from error
     return status
 
 
-def _benchmarks(module: str) -> ModuleType:
+def benchmarks(module: str) -> ModuleType:
+    """A module of bench/, by its name there.
+
+    Raises:
+        UsageError: the benchmarks are not installed.
+    """
     root = __package__.partition(".")[0]
     if importlib.util.find_spec(f"{root}.bench") is not None:
         return importlib.import_module(f"{root}.bench.{module}")

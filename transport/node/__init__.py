@@ -6,6 +6,7 @@ matching   which message goes to which receive
 work       the handle of one operation
 engine     packets between paths and links
 directory  which links there are, and who may make one
+channel    a context of its own, for collectives
 driver     which thread does all this
 """
 

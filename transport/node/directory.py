@@ -15,8 +15,8 @@ from typing import cast
 from ..config import Config
 from ..crypto.seal import KeyLimits
 from ..errors import LimitError, PeerLostError, TransportError
-from ..link import Link
-from ..link.drops import HALF_OPEN, LIMIT, REPLAYED_HELLO, STATE, WRONG_KEY, Drop
+from ..link import CreditPool, Link
+from ..link.drops import EVIDENCE, HALF_OPEN, LIMIT, REPLAYED_HELLO, STATE, WRONG_KEY, Drop
 from ..link.handshake import Hello, RefusedError, Terms, open_hello
 from ..path.base import Path
 from ..wire.packet import HANDSHAKE_HEADER
@@ -30,6 +30,8 @@ class Directory:
         self._terms = terms
         self._config = config
         self._limits = limits
+        self.credit = CreditPool(config)
+        """What this node grants to the senders of all its links."""
         self._random = random.SystemRandom()
         self._closing = False
         self._by_index: dict[int, Link] = {}
@@ -79,6 +81,7 @@ class Directory:
             now=now,
             hello=hello,
             limits=self._limits,
+            credit=self.credit,
         )
         self._by_index[index] = link
         return link
@@ -192,7 +195,7 @@ class Directory:
     def refused(self, peer: str, error: TransportError) -> None:
         """A caller knew the secret but was not who it said: remember why, for `wait_for`."""
         if isinstance(error, RefusedError):
-            self.drops[WRONG_KEY] += 1
+            self.drops[EVIDENCE if error.evidence else WRONG_KEY] += 1
         self._note(self._refused, peer, error)
 
     def refusal_of(self, peer: str) -> TransportError | None:

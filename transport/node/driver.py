@@ -195,6 +195,11 @@ class Driver:
                 sleeper.until = deadline
                 sleeper.wake()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the engine ends: nothing will be waited for any more."""
+        return self._stopping
+
     def rouse(self) -> None:
         """Make the background thread look after the engine at once."""
         with self:

@@ -52,6 +52,7 @@ class Engine:
     ) -> None:
         self._config = config
         self._directory = directory
+        self._granted = directory.credit.stirred  # links that were granted something
         directory.on_retire(self._retire)
         self._on_event = on_event
         self._path_filter = path_filter
@@ -66,6 +67,8 @@ class Engine:
         self._stale: dict[Link, None] = {}  # links whose entry there is out of date
         self._look_at = 0.0  # no link's time comes before this
         self._paths: dict[Link, list[Path]] = {}
+        self._stepping = False
+        self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
         self.driver = Driver(name, self._step, self._next_timeout)
 
@@ -124,12 +127,31 @@ class Engine:
     # --- the step ----------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Send at once what can be sent without sleeping; called under the lock."""
-        if self._active:
+        """Send at once what can be sent without sleeping; called under the lock.
+
+        From within a step, that is from a done-callback, it only sees to it that the
+        step sends before it ends.
+        """
+        if self._stepping:
+            self._pump_asked = True
+            return
+        if self._active or self._granted:
             self._step((), None)
             self.driver.expect_by(0.0 if self._stirred else self._look_at)
 
     def _step(self, ready: Sequence[int], until: Waitable | None) -> None:
+        self._stepping = True
+        try:
+            self._advance(ready, until)
+            while self._pump_asked:
+                # What callbacks have sent must not wait for whoever drives next.
+                self._pump_asked = False
+                self._touch_granted()
+                self._serve(monotonic())
+        finally:
+            self._stepping = False
+
+    def _advance(self, ready: Sequence[int], until: Waitable | None) -> None:
         """Do what there is to do; leave early, the rest noted, once `until` has ended.
 
         Also after `STEP_LIMIT`, for otherwise a flood of packets, even of worthless
@@ -147,24 +169,30 @@ class Engine:
         enough = monotonic() + STEP_LIMIT
         while True:
             now = monotonic()
+            if self._granted:
+                self._touch_granted()
             if self._active:
                 self._serve(now)
             if now >= self._look_at or self._timers:
                 self._run_due(now)
-            if self._stirred and self._receive(now, until):
+            if self._stirred and self._receive(until):
                 return
-            if not self._active and (not self._stirred or now >= enough):
+            if not self._active and not self._granted and (not self._stirred or now >= enough):
                 return
 
-    def _receive(self, now: float, until: Waitable | None) -> bool:
-        """One batch from each endpoint that may have something; True once `until` has ended."""
+    def _receive(self, until: Waitable | None) -> bool:
+        """One batch from each endpoint that may have something; True once `until` has ended.
+
+        The time is taken anew: sealing and opening large packets takes about as long as
+        a round trip, and an answer that came meanwhile would seem to have taken none.
+        """
         endpoints, self._stirred = self._stirred, {}
         ended = False
         for endpoint, signalled in endpoints.items():
             if ended:
                 self._stirred[endpoint] = signalled
                 continue
-            count = 0
+            count, now = 0, monotonic()
             for path, packet in endpoint.receive(RECEIVE_BATCH, signalled=signalled):
                 # A large packet ends the batch: its sender waits for the acknowledgement.
                 # So may it wait behind a stranger's hellos, which take longest to refuse.
@@ -225,6 +253,12 @@ class Engine:
                         link.path_down(path, "connection cut", now)
                     self._active[link] = None
 
+    def _touch_granted(self) -> None:
+        """What arrived over one link may let another one grant: it has frames to send."""
+        for link in self._granted:
+            self._active[cast(Link, link)] = None
+        self._granted.clear()
+
     def _serve(self, now: float) -> None:
         """Take events of every active link and send what it has to send."""
         active, self._active = self._active, {}
@@ -246,6 +280,8 @@ class Engine:
                     self._stirred[path.endpoint] = False
                 elif link.state is not State.CLOSED:
                     link.path_down(path, "nobody at the other end", now)
+                if len(transmit.data) >= LARGE:
+                    now = monotonic()  # sealing it took time
             self._active.pop(link, None)  # what its own events asked for has been done
             self._on_event(link, None)
             if link.state is State.CLOSED:
@@ -321,7 +357,7 @@ class Engine:
         return min(due.values(), default=float("inf"))
 
     def _next_timeout(self) -> float:
-        if self._stirred:
+        if self._stirred or self._granted:
             return 0.0
         self._look_at = self._refresh_due()
         return min(self._look_at, self._timers[0][0]) if self._timers else self._look_at

@@ -49,16 +49,24 @@ class Linking:
     def connect(self, rails: Sequence[str], peer: str, timeout: float) -> PeerLink:
         """Link to `peer` at `rails`; see `Node.connect`."""
         with self._driver:
-            existing = self._directory.link_to(peer)
-            if existing is not None:
-                return self._handle_of(existing)
-            if not self._trust.knows(peer):
-                raise UsageError(f"peer {peer!r} is not in this node's trust")
-            if self._directory.call_to(peer) is None:
-                self._call(peer, rails)
-            work = self._await(peer, f"connect to {peer!r} at {', '.join(rails)}")
+            work = self.begin(rails, peer)
             self._engine.pump()
         return self._link_or_explain(work, peer, timeout, calling=True)
+
+    def begin(self, rails: Sequence[str], peer: str) -> Work[PeerLink]:
+        """Begin to link to `peer`, by a call or, without `rails`, by waiting for one."""
+        existing = self._directory.link_to(peer)
+        if existing is not None:
+            there: Work[PeerLink] = Work(self._driver, f"link to {peer!r}")
+            there.finish(self._handle_of(existing))
+            return there
+        if not rails:
+            return self._await(peer, f"wait for {peer!r}")
+        if not self._trust.knows(peer):
+            raise UsageError(f"peer {peer!r} is not in this node's trust")
+        if self._directory.call_to(peer) is None:
+            self._call(peer, rails)
+        return self._await(peer, f"connect to {peer!r} at {', '.join(rails)}")
 
     def _call(self, peer: str, rails: Sequence[str]) -> None:
         now = monotonic()
@@ -76,10 +84,7 @@ class Linking:
     def wait_for(self, peer: str, timeout: float) -> PeerLink:
         """Wait until `peer` has linked to this node; see `Node.wait_for`."""
         with self._driver:
-            existing = self._directory.link_to(peer)
-            if existing is not None:
-                return self._handle_of(existing)
-            work = self._await(peer, f"wait for {peer!r}")
+            work = self.begin((), peer)
         return self._link_or_explain(work, peer, timeout, calling=False)
 
     def _await(self, peer: str, what: str) -> Work[PeerLink]:
@@ -90,7 +95,7 @@ class Linking:
     def _link_or_explain(
         self, work: Work[PeerLink], peer: str, timeout: float, *, calling: bool
     ) -> PeerLink:
-        refused_before = self._refusals()
+        refused_before = self.refusals()
         try:
             return work.wait(timeout)
         except TransportTimeoutError:
@@ -98,21 +103,33 @@ class Linking:
         with self._driver:
             if work.done():
                 return work.wait(0)
-            waiting = self._waiting.get(peer, [])
-            if work in waiting:
-                waiting.remove(work)
-            if not waiting:
-                self._waiting.pop(peer, None)
-            call = self._directory.call_to(peer) if calling else None
-            if call is None:
-                error = self._explain_silence(peer, timeout, refused_before)
-            else:
-                error = self._explain_call(call, timeout)
-                if not waiting:
-                    call.abort(error)
-                    self._engine.touch(call)
-                    self._engine.pump()
+            error = self.give_up(work, peer, timeout, refused_before, calling=calling)
         raise error
+
+    def give_up(
+        self,
+        work: Work[PeerLink],
+        peer: str,
+        timeout: float,
+        refused_before: Mapping[str, int],
+        *,
+        calling: bool,
+    ) -> TransportError:
+        """End an attempt that took too long; return what the honest user needs to know."""
+        waiting = self._waiting.get(peer, [])
+        if work in waiting:
+            waiting.remove(work)
+        if not waiting:
+            self._waiting.pop(peer, None)
+        call = self._directory.call_to(peer) if calling else None
+        if call is None:
+            return self._explain_silence(peer, timeout, refused_before)
+        error = self._explain_call(call, timeout)
+        if not waiting:
+            call.abort(error)
+            self._engine.touch(call)
+            self._engine.pump()
+        return error
 
     def _explain_call(self, call: Link, timeout: float) -> TransportError:
         """What the honest user needs to know when our call was not answered."""
@@ -136,7 +153,7 @@ class Linking:
         refusal = self._directory.refusal_of(peer)
         if refusal is not None:
             return AuthenticationError(f"peer {peer!r} called and was refused: {refusal}")
-        since = Counter(self._refusals())
+        since = Counter(self.refusals())
         since.subtract(refused_before)
         causes = ", ".join(
             f"{cause} {count}" for cause, count in sorted(since.items()) if count > 0
@@ -148,7 +165,8 @@ class Linking:
             )
         return TransportTimeoutError(f"peer {peer!r} did not call in {timeout} s")
 
-    def _refusals(self) -> Mapping[str, int]:
+    def refusals(self) -> Mapping[str, int]:
+        """Callers refused up to now, by cause."""
         return {**self._engine.drops, **self._directory.drops}
 
     # --- what the engine reports, under the lock ----------------------------------------

@@ -163,6 +163,15 @@ class Matcher(Generic[A, P]):
                 return True
         return False
 
+    def waiting(self, context: int) -> list[A]:
+        """The unexpected messages of one context."""
+        return [
+            message
+            for (of, _, _), queue in self._unexpected.items()
+            if of == context
+            for _, message in queue
+        ]
+
     def posted_for(self, source: str) -> Iterator[P]:
         """The receives that only `source` could satisfy."""
         for (_, wanted, _), queue in list(self._posted.items()):

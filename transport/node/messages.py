@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from ..errors import (
     UsageError,
 )
 from ..link import Failed, Link, MessageArrived, MessageDeclined, MessagePlaced, MessageSealed
-from ..link.drops import LIMIT, MALFORMED
+from ..link.drops import DISCARDED, LIMIT, MALFORMED
 from ..link.events import Event, MessageWithdrawn
 from ..link.inbox import IncomingMessage
 from ..link.outbox import OutgoingMessage
@@ -84,6 +85,7 @@ class Messages:
         self._engine = engine
         self._config = config
         self._matcher: Matcher[Message, Receive] = Matcher()
+        self._watchers: dict[int, Callable[[str, int], None]] = {}  # by context
         self.drops: Counter[str] = Counter()
 
     # --- sending ---------------------------------------------------------------------
@@ -198,9 +200,32 @@ class Messages:
             message.payload = bytes(message.payload)
         self._matcher.keep(message)
         incoming.owner = message
+        watcher = self._watchers.get(message.context)
+        if watcher is not None:
+            watcher(message.source, message.tag)
+
+    def watch(self, context: int, on_stray: Callable[[str, int], None]) -> None:
+        """Call `on_stray(source, tag)` for each unclaimed message of a context, old and new.
+
+        Raises:
+            UsageError: somebody does already.
+        """
+        if context in self._watchers:
+            raise UsageError(f"context {context} is in use")
+        self._watchers[context] = on_stray
+        for message in self._matcher.waiting(context):
+            on_stray(message.source, message.tag)
+
+    def discard(self, context: int, source: str | None) -> None:
+        """Take none of the unclaimed messages of a context, of one peer or of all."""
+        for message in self._matcher.waiting(context):
+            if source is not None and message.source != source:
+                continue
+            self._matcher.remove_unexpected(message)
+            self._reject(message.link, message.incoming, DISCARDED)
 
     def _reject(self, link: Link, incoming: IncomingMessage, cause: str) -> None:
-        """An authenticated peer sent what cannot be a tensor, or is too large: take none of it."""
+        """Take nothing of a message: no tensor, too large, or nobody wants it any more."""
         self.drops[cause] += 1
         if incoming.payload is not None:
             link.release(incoming)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, Final
 
@@ -23,11 +23,12 @@ from ..errors import (
 )
 from ..identity.keys import Identity
 from ..identity.trust import Trust, check_name
-from ..link import Established, Event, Failed, Link, MessageArrived
+from ..link import Established, Event, Failed, Link, MessageArrived, State
 from ..link.handshake import Terms
 from ..link.sender import packet_limit
 from ..path.base import PathFilter
 from ..tensor.views import destination_view, source_view
+from .channel import Channel
 from .directory import Directory
 from .engine import Engine
 from .handle import PeerLink
@@ -48,6 +49,7 @@ class NodeStats:
     links: tuple[str, ...]
     unclaimed_messages: int
     drops: Mapping[str, int]
+    evidence_refused: Mapping[str, int]  # by reason; empty where no policy asks
 
 
 class Node:
@@ -83,10 +85,12 @@ class Node:
         self._pid = os.getpid()
         self._forks = forks()
         limit = packet_limit(self._config)
+        self._evidence = trust.evidence(time)
         terms = Terms(
             name=name,
             identity=identity,
             trust=trust,
+            evidence=self._evidence,
             packet_limit=limit,
             credit=self._config.unexpected_bytes,
         )
@@ -337,6 +341,11 @@ class Node:
             else:
                 del self._flushing[flushed]
 
+    def channel(self, context: int) -> Channel:
+        """A conversation of its own, for collectives; see `transport.node.channel`."""
+        self._check_usable()
+        return Channel(self._engine, self._directory, self._messages, self._linking, context)
+
     # --- what links report -----------------------------------------------------------
 
     def _on_event(self, link: Link, event: Event | None) -> None:
@@ -349,6 +358,8 @@ class Node:
         elif isinstance(event, Established):
             self._established[link] = None
             self._linking.established(link)
+            if self._closing:
+                link.close()
         elif isinstance(event, Failed):
             self._on_failure(link, event)
         else:
@@ -388,6 +399,7 @@ class Node:
                 links=self._directory.peers(),
                 unclaimed_messages=self._messages.unclaimed,
                 drops=dict(drops),
+                evidence_refused=dict(self._evidence.refused),
             )
 
     def close(self, timeout: float = 5.0) -> None:
@@ -406,12 +418,14 @@ class Node:
                 self._messages.fail_all(error)
                 self._linking.fail_all(error)
                 for link in self._directory:
-                    link.close()
-                    self._engine.touch(link)
+                    if not self._open_to_its_caller(link):
+                        link.close()
+                        self._engine.touch(link)
                 self._engine.pump()
         if not first:
             self._closed.wait(timeout)
             return
+        # A link that is open to its caller alone is closed, with a goodbye, once it is confirmed.
         self._driver.wait(_AllClosed(self._directory), monotonic() + timeout)
         with self._driver:
             for link in self._directory:
@@ -421,6 +435,13 @@ class Node:
         self._driver.stop()
         self._engine.close()
         self._closed.set()
+
+    def _open_to_its_caller(self, link: Link) -> bool:
+        """Whether the peer has a link that this node cannot say anything over yet.
+
+        One that is never confirmed is left of calls that crossed: there another is open.
+        """
+        return link.state is State.CONFIRMING and self._directory.link_to(link.peer) is None
 
 
 def _checked_tag(tag: object) -> int:

@@ -104,17 +104,13 @@ class Work(Generic[T]):
             return self.wait(timeout)
         except TransportTimeoutError as error:
             with self._driver:
-                if not self._finished:
-                    if self._give_up is not None:
-                        self._give_up()
-                    self.fail(error)
+                self.abandon(error)
             return self.wait(0)
         except BaseException:
             # An interrupt, say: the caller's frame goes, so the buffer must be let go.
             with self._driver:
-                if not self._finished and self._give_up is not None:
-                    self._give_up()
-                    self.fail(CancelledError(f"{self.what} was interrupted"))
+                if self._give_up is not None:
+                    self.abandon(CancelledError(f"{self.what} was interrupted"))
             raise
 
     def cancel(self) -> bool:
@@ -179,6 +175,13 @@ class Work(Generic[T]):
     def on_give_up(self, give_up: Callable[[], bool]) -> None:
         """How a late operation lets go of its buffer, whatever has happened to it."""
         self._give_up = give_up
+
+    def abandon(self, error: TransportError) -> None:
+        """End with `error` unless it has ended; its buffer is the caller's from here on."""
+        if not self._finished:
+            if self._give_up is not None:
+                self._give_up()
+            self.fail(error)
 
     def finish(self, result: T) -> None:
         """End well, unless it has ended."""

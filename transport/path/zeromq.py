@@ -33,6 +33,7 @@ _ADDRESS: Final = re.compile(
 )
 _HIGHEST_PORT: Final = 65_535
 _LINGER_MS: Final = 250  # long enough for a last acknowledgement, short enough to wait for
+_CALL_SHARE: Final = 1 / 4  # of the peer time-out, for TCP's own handshake
 _MONITORED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 # The hot calls go to the backend with plain integers: the enums and defaults of
@@ -119,6 +120,10 @@ class ZeroMQ:
             zmq.RECONNECT_IVL: max(1, int(config.reconnect_interval * 1000)),
             zmq.RECONNECT_IVL_MAX: max(1, int(config.reconnect_interval_max * 1000)),
             zmq.HANDSHAKE_IVL: int(config.handshake_deadline * 1000),
+            # TCP repeats into silence ever more rarely, for a quarter of an hour. A connection
+            # that is dialled anew finds the network as soon as it works again.
+            zmq.TCP_MAXRT: max(1, int(config.peer_timeout * 1000)),
+            zmq.CONNECT_TIMEOUT: max(1, int(config.peer_timeout * _CALL_SHARE * 1000)),
             zmq.IPV6: int(address.startswith("tcp://[")),
         }
         for option, value in options.items():

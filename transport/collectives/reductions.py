@@ -1,0 +1,179 @@
+"""The operations of a group that reduce: all_reduce, reduce_scatter, reduce."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..node import Work
+from ..tensor.views import DestinationView, SourceView, source_view
+from .execution import Area
+from .header import Call, Header
+from .operands import even_bounds, even_rows, nothing, output, rows, split_bounds, stored, updatable
+from .reduction import PremulSum, Reduction, reduction
+from .runner import Runner
+from .steps import Buffer
+
+INPUT, WORK = Buffer.INPUT, Buffer.WORK
+
+
+class Reductions(Runner):
+    """Part of `Group`. `op` is a name, or a `PremulSum`."""
+
+    def iall_reduce(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Work[Any]:
+        """Begin `all_reduce`."""
+        asked = reduction(op)
+        source, target, areas, home = self._reduced(array, out, asked)
+        spec = source.spec
+        schedule = self._tuning.all_reduce(
+            spec.nbytes, self.rank, self.size, home, asked, spec.dtype
+        )
+        bounds = even_bounds(spec.nbytes // spec.itemsize, schedule.blocks, spec.itemsize)
+        return self._begin(
+            Header(Call.ALL_REDUCE, spec, asked.op),
+            schedule,
+            {buffer: Area(data, bounds) for buffer, data in areas.items()},
+            reduction=asked,
+            then=partial(stored, target),
+            timeout=timeout,
+        )
+
+    def all_reduce(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Reduce every rank's `array` element by element; every rank has the result.
+
+        In place, or into `out`; returns whichever holds it. `op` is sum, avg, product,
+        min, max, band, bor, bxor, or a `PremulSum`.
+        """
+        return self.iall_reduce(array, op, out=out, timeout=timeout).complete(None)
+
+    def ireduce_scatter(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Work[Any]:
+        """Begin `reduce_scatter`."""
+        asked = reduction(op)
+        source = source_view(array)
+        spec = source.spec
+        self._kernel.check(asked, spec.dtype)
+        block = rows(spec, even_rows(spec, self.size))
+        target = output(out, block)
+        data = source.data if asked.factor is None else self._multiplied(source, asked.factor)
+        schedule = self._tuning.reduce_scatter(block.nbytes, self.rank, self.size)
+        return self._begin(
+            Header(Call.REDUCE_SCATTER, spec, asked.op),
+            schedule,
+            {
+                INPUT: Area(data, split_bounds([1] * self.size, block.nbytes)),
+                WORK: Area(target.data, (0, block.nbytes)),
+            },
+            slot=block.nbytes,
+            reduction=asked,
+            then=partial(stored, target),
+            keep=source,
+            timeout=timeout,
+        )
+
+    def reduce_scatter(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Reduce every rank's `array`; each rank has its share of the rows of the result.
+
+        The first axis is divided evenly. Into `out`, or a new array.
+        """
+        return self.ireduce_scatter(array, op, out=out, timeout=timeout).complete(None)
+
+    def ireduce(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        root: int = 0,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Work[Any]:
+        """Begin `reduce`."""
+        asked = reduction(op)
+        self._check_rank(root, "root")
+        if self.rank == root:
+            source, target, areas, home = self._reduced(array, out, asked)
+            then: Callable[[], object] = partial(stored, target)
+        else:
+            source, home, then = source_view(array), INPUT, nothing
+            self._kernel.check(asked, source.spec.dtype)
+            scaled = asked.factor is not None
+            data = self._multiplied(source, asked.factor or 0.0) if scaled else source.data
+            areas = {INPUT: data}
+        spec = source.spec
+        return self._begin(
+            Header(Call.REDUCE, spec, asked.op, root),
+            self._tuning.reduce(spec.nbytes, self.rank, self.size, root, home),
+            {buffer: Area(data, (0, spec.nbytes)) for buffer, data in areas.items()},
+            slot=spec.nbytes,
+            reduction=asked,
+            then=then,
+            keep=source,
+            timeout=timeout,
+        )
+
+    def reduce(
+        self,
+        array: object,
+        op: str | PremulSum = "sum",
+        *,
+        root: int = 0,
+        out: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Reduce every rank's `array`; `root` has the result, in place or in `out`.
+
+        Returns it there and None elsewhere, where `array` stays as it is.
+        """
+        return self.ireduce(array, op, root=root, out=out, timeout=timeout).complete(None)
+
+    def _reduced(
+        self, array: object, out: object, asked: Reduction
+    ) -> tuple[SourceView | DestinationView, DestinationView, dict[Buffer, memoryview], Buffer]:
+        """Operand, result, their memory, and where the operand lies."""
+        if out is None or out is array:
+            target = updatable(array)
+            self._kernel.check(asked, target.spec.dtype)
+            if asked.factor is not None:
+                data = target.data
+                self._kernel.multiply(target.spec.dtype, data, asked.factor, data)
+            return target, target, {WORK: target.data}, WORK
+        source = source_view(array)
+        self._kernel.check(asked, source.spec.dtype)
+        target = output(out, source.spec)
+        if asked.factor is None:
+            return source, target, {INPUT: source.data, WORK: target.data}, INPUT
+        self._kernel.multiply(source.spec.dtype, source.data, asked.factor, target.data)
+        return source, target, {WORK: target.data}, WORK
+
+    def _multiplied(self, source: SourceView, factor: float) -> memoryview:
+        product = output(None, source.spec)
+        self._kernel.multiply(source.spec.dtype, source.data, factor, product.data)
+        return product.data

@@ -1,0 +1,172 @@
+"""A conversation of its own between nodes, for the layers above: collectives.
+
+A channel is one context of a node. Its messages match only receives of that context,
+its owner is told of every message that no receive has claimed, and its operations may
+be begun from within the callbacks of others, so that one message leads to the next
+without a thread.
+
+A channel is a context manager: inside it the calling thread holds the engine. Methods
+say where that is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import ClosedError, PeerLostError, TransportError
+from ..tensor.spec import RAW_DTYPE, interned
+from ..tensor.views import DestinationView, SourceView
+from .directory import Directory
+from .driver import Driver, Waitable
+from .engine import Engine
+from .messages import Messages
+from .work import Work
+
+if TYPE_CHECKING:
+    from .handle import PeerLink
+    from .linking import Linking
+
+T = TypeVar("T")
+
+
+class Channel:
+    """One context of one node; made by `Node.channel`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Directory,
+        messages: Messages,
+        linking: Linking,
+        context: int,
+    ) -> None:
+        self._engine = engine
+        self._driver: Driver = engine.driver
+        self._directory = directory
+        self._messages = messages
+        self._linking = linking
+        self.context = context
+
+    def __enter__(self) -> None:
+        self._driver.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        self._driver.__exit__(*exc)
+
+    # --- links -----------------------------------------------------------------------
+
+    def link_to(self, peer: str) -> object:
+        """The link to `peer`, as something to compare, or None. Holds the engine."""
+        return self._directory.link_to(peer)
+
+    def lost(self, peer: str) -> TransportError | None:
+        """Why a link that there was is no more. Holds the engine."""
+        return self._directory.lost.get(peer)
+
+    def connect(self, addresses: Sequence[str], peer: str) -> Work[PeerLink]:
+        """Begin to link to `peer`; without an address, wait to be called.
+
+        Holds the engine.
+
+        Raises:
+            UsageError: an address is not usable, or the trust does not know the peer.
+        """
+        return self._linking.begin(tuple(addresses), peer)
+
+    def give_up(self, work: Work[PeerLink], peer: str, after: float) -> TransportError:
+        """End an attempt to link that took too long; return what the user needs to know.
+
+        Holds the engine.
+        """
+        refusals = self._linking.refusals()
+        return self._linking.give_up(work, peer, after, refusals, calling=True)
+
+    # --- messages --------------------------------------------------------------------
+
+    def send(self, data: memoryview | bytes, *, to: str, tag: int) -> Work[None] | None:
+        """Begin to send bytes; None where their memory is free already. Holds the engine.
+
+        Raises:
+            PeerLostError, ClosedError: there is no link any more.
+        """
+        view = memoryview(data)
+        return self.send_tensor(
+            SourceView(interned(RAW_DTYPE, (len(view),)), view, data), to=to, tag=tag
+        )
+
+    def send_tensor(self, view: SourceView, *, to: str, tag: int) -> Work[None] | None:
+        """Begin to send a tensor; None where its memory is free already. Holds the engine.
+
+        Raises:
+            LimitError: larger than `Config.message_limit`.
+            PeerLostError, ClosedError: there is no link any more.
+        """
+        link = self._directory.link_to(to)
+        if link is None:
+            raise PeerLostError(f"peer {to!r} is not linked: {self._directory.lost.get(to)}")
+        message = self._messages.post(link, view, context=self.context, tag=tag)
+        if message is None:
+            return None
+        return self._messages.follow(link, message, view, tag)
+
+    def receive(
+        self, destination: DestinationView | memoryview | None, *, source: str | None, tag: int
+    ) -> Work[Any]:
+        """Begin to receive, into flat bytes, a tensor, or a new array. Holds the engine.
+
+        Raises:
+            PeerLostError: the source is gone, and nothing of it waits.
+        """
+        if isinstance(destination, memoryview):
+            spec = interned(RAW_DTYPE, (len(destination),))
+            destination = DestinationView(spec, destination, True, destination)
+        work = self._messages.receive(destination, source=source, context=self.context, tag=tag)
+        lost = self._directory.lost.get(source) if source is not None else None
+        if lost is not None and not work.done():
+            work.cancel()
+            raise PeerLostError(f"{work.what} failed: {lost}")
+        return work
+
+    def discard(self, source: str | None = None) -> None:
+        """Drop the messages, of one peer or of all, that no receive has claimed.
+
+        Holds the engine.
+        """
+        self._messages.discard(self.context, source)
+
+    def watch(self, on_stray: Callable[[str, int], None]) -> None:
+        """Call `on_stray(source, tag)` for each message that no receive has claimed.
+
+        Also, at once, for those that wait already. Holds the engine, then and later.
+
+        Raises:
+            UsageError: the context is another channel's.
+        """
+        self._messages.watch(self.context, on_stray)
+
+    # --- progress --------------------------------------------------------------------
+
+    def work(self, operation: object) -> Work[Any]:
+        """A handle for an operation made of several messages; the caller ends it."""
+        return Work(self._driver, operation)
+
+    def pump(self) -> None:
+        """Send at once what can be sent. Holds the engine."""
+        self._engine.pump()
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        """Run `action` after `delay` seconds, holding the engine."""
+        self._engine.call_later(delay, action)
+
+    def wait(self, what: Waitable, timeout: float) -> bool:
+        """Drive the engine until `what` has ended; False where time is up.
+
+        Raises:
+            ClosedError: the node was closed meanwhile.
+        """
+        ended = self._driver.wait(what, monotonic() + timeout)
+        if not ended and self._driver.stopping:
+            raise ClosedError("the node was closed")
+        return ended
