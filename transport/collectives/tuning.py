@@ -1,8 +1,9 @@
 """Which algorithm, and in what pieces: every threshold of the collectives in one place.
 
 All ranks must come to the same choice, so it rests on what they agree on anyway:
-operation, dtype, size of the tensor and number of ranks. The figures are from
-`sealfabric bench collectives`; docs/adr/0021-collectives.md says how they came about.
+operation, dtype, size of the tensor and number of ranks. `piece` and `pair_limit` follow
+from processor times on one loaded machine; the other values are judgement, to be measured
+(docs/adr/0021-collectives.md).
 """
 
 from __future__ import annotations

@@ -439,9 +439,12 @@ class Node:
     def _open_to_its_caller(self, link: Link) -> bool:
         """Whether the peer has a link that this node cannot say anything over yet.
 
-        One that is never confirmed is left of calls that crossed: there another is open.
+        One that is never confirmed is left of calls that crossed or were repeated: there
+        another link to the peer is open, or was.
         """
-        return link.state is State.CONFIRMING and self._directory.link_to(link.peer) is None
+        directory = self._directory
+        known = directory.link_to(link.peer) is not None or link.peer in directory.lost
+        return link.state is State.CONFIRMING and not known
 
 
 def _checked_tag(tag: object) -> int:
