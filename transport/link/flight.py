@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from .congestion import CongestionController, Delivery
 from .paths import PathState
 from .scheduler import Scheduler
+
+BELIEVABLE: Final = 16  # times the round trip that was known: a later answer tells of a silence
 
 
 class Packet:
@@ -237,8 +240,10 @@ class Flight:
             path.sequence_acknowledged = packet.sequence
         rtt = now - packet.sent_at
         if path.suspected:
-            # How long it was silent is no round trip; but it is slow, until it is tried again.
+            # How long it was silent is no round trip. Nor must a route that became longer
+            # stay unknown: what is believed may grow by this factor at most.
             path.trust()
+            path.sample(min(rtt, BELIEVABLE * max(path.rtt or rtt, self.usual)))
             self._controller.on_acknowledged(path, packet.size, None, now)
             self._scheduler.on_acknowledged(path, rtt, now)
             return
