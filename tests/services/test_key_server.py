@@ -209,7 +209,8 @@ def test_a_peer_whose_requests_never_end_holds_up_only_itself(made, server):
         for tag in range(40):
             stalled.isend(bytes(5000), to="kms", tag=tag, context=KEY_CONVERSATION)
         until(lambda: injector.counts["lost"])
-        assert server.node.stats().unclaimed_messages > 0, "more than it has receives for"
+        # More than it has receives for.
+        until(lambda: server.node.stats().unclaimed_messages > 0)
         for _ in range(3):
             assert keys_of(made, other).generate_data_key(KEY, CONTEXT)
         assert made.service.refusals.total() == 0
