@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.groups import error_of, grouped, on_all
-from support.nodes import SECRET, together, until
+from support.job import job, said, shared_secret
+from support.nodes import together, until
 from transport import (
     ClosedError,
     Group,
@@ -26,8 +21,6 @@ from transport import (
     UsageError,
 )
 from transport.collectives import Tuning
-
-TESTS = Path(__file__).parents[1]
 
 
 def errors_of(groups, call):
@@ -240,52 +233,12 @@ def pair_context(nodes):
 # --- processes that die ------------------------------------------------------------------
 
 
-def ranks(size, folder, what, **environment):
-    """One process a rank, from `support.group_process`; the caller ends them."""
-    secret = folder / "secret"
-    secret.write_bytes(SECRET)
-    secret.chmod(0o600)
-    with ExitStack() as stack:
-        probe = stack.enter_context(socket.socket())
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    search = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "support.group_process", what],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                "PYTHONPATH": search,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "SEALFABRIC_SECRET_FILE": str(secret),
-                **environment,
-            },
-        )
-        for rank in range(size)
-    ]
-
-
-def said(process):
-    return json.loads(process.stdout.readline())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
 def test_processes_meet_and_reduce(tmp_path, size):
-    processes = ranks(size, tmp_path, "reduce")
-    try:
+    with job(size, "reduce", shared_secret(tmp_path)) as processes:
         answers = [said(process) for process in processes]
         assert [process.wait(30) for process in processes] == [0] * size
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
     assert [each["rank"] for each in answers] == list(range(size))
     assert len({each["digest"] for each in answers}) == 1
     assert all(each["sum"] == sum(range(1, size + 1)) for each in answers)
@@ -293,8 +246,7 @@ def test_processes_meet_and_reduce(tmp_path, size):
 
 @pytest.mark.slow
 def test_a_process_killed_in_mid_all_reduce_is_named_by_the_other_three(tmp_path):
-    processes = ranks(4, tmp_path, "reduce-for-ever")
-    try:
+    with job(4, "reduce-for-ever", shared_secret(tmp_path)) as processes:
         for process in processes:
             assert said(process)["rounds"] > 0  # every rank is in the middle of it
         os.kill(processes[2].pid, signal.SIGKILL)
@@ -303,7 +255,3 @@ def test_a_process_killed_in_mid_all_reduce_is_named_by_the_other_three(tmp_path
             assert answer["error"] == "PeerLostError", answer
             assert "rank 2 ('rank-2') is lost" in answer["text"]
         assert [processes[rank].wait(30) for rank in (0, 1, 3)] == [0, 0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()

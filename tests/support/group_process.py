@@ -1,13 +1,14 @@
 """One rank in a process of its own: `python -m support.group_process WHAT`.
 
-The job comes from the environment, as a launcher sets it. Each line on standard output
-is JSON.
+The job comes from the environment, as a launcher sets it; CONNECT_TIMEOUT is for tests.
+Each line on standard output is JSON.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 
 import numpy as np
@@ -47,7 +48,13 @@ def reduce_for_ever(group: Group) -> None:
 
 
 def main() -> None:
-    with connect_group(timeout=60.0, config=IMPATIENT) as group:
+    patience = float(os.environ.get("CONNECT_TIMEOUT", "60"))
+    try:
+        group = connect_group(timeout=60.0, connect_timeout=patience, config=IMPATIENT)
+    except TransportError as error:
+        say(error=type(error).__name__, text=str(error))
+        return
+    with group:
         {"reduce": reduce, "reduce-for-ever": reduce_for_ever}[sys.argv[1]](group)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from ..crypto.primitives import X25519_LEN
 from ..errors import UsageError
 from ..node import Node, Work
 from ..tensor.views import destination_view, source_view
@@ -30,7 +31,8 @@ class Group(Reductions, Exchanges):
     Links are made when an operation first needs them: by a call where the address is
     known, else by waiting for the other's. Groups of the same members and `name` must
     be made in the same order everywhere. An operation that takes longer than `timeout`
-    seconds fails.
+    seconds fails. `keys` are public keys by name, as they were announced: a rank whose
+    handshake proves another one fails the group. They add to the node's trust.
 
     Blocking methods return the result; those that begin with `i` return a `Work` at
     once, and several may be under way. Until it has ended, its tensors must not be
@@ -55,6 +57,7 @@ class Group(Reductions, Exchanges):
         connect_timeout: float = 30.0,
         tuning: Tuning | None = None,
         kernel: Kernel | None = None,
+        keys: Mapping[str, bytes] | None = None,
         owns_node: bool = False,
     ) -> None:
         super().__init__(
@@ -65,6 +68,7 @@ class Group(Reductions, Exchanges):
             connect_timeout=connect_timeout,
             tuning=tuning,
             kernel=kernel,
+            keys=_checked_keys(keys or {}),
         )
         self._owns_node = owns_node
 
@@ -212,6 +216,13 @@ def _addresses(
     if len(set(names)) != len(names) or not names:
         raise UsageError(f"members must be different names, at least one, got {list(names)}")
     return dict.fromkeys(names, ())
+
+
+def _checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
+    for name, key in keys.items():
+        if not isinstance(key, bytes) or len(key) != X25519_LEN:
+            raise UsageError(f"the public key of {name!r} must be {X25519_LEN} bytes")
+    return dict(keys)
 
 
 def _checked_tag(tag: int) -> int:

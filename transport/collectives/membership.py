@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 from ..errors import (
+    AuthenticationError,
     ClosedError,
     LimitError,
     PeerError,
@@ -28,6 +29,7 @@ from ..errors import (
     TruncatedError,
     UsageError,
 )
+from ..identity import fingerprint
 from ..node import Node, Work
 from ..node.channel import Channel
 from .header import MAX_HEADER, MAX_NOTICE, Cause, Header, Notice
@@ -80,7 +82,13 @@ class Failure:
 class Membership:
     """One rank's view of its group. Methods say where their caller holds the engine."""
 
-    def __init__(self, node: Node, members: Mapping[str, Sequence[str]], name: str) -> None:
+    def __init__(
+        self,
+        node: Node,
+        members: Mapping[str, Sequence[str]],
+        name: str,
+        keys: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.names = tuple(members)
         if node.name not in members:
             raise UsageError(f"node {node.name!r} is not among the members {list(self.names)}")
@@ -88,6 +96,7 @@ class Membership:
         self.size = len(self.names)
         self.failure: Failure | None = None
         self._addresses = dict(members)
+        self._keys = dict(keys or {})
         self._rank_of = {each: rank for rank, each in enumerate(self.names)}
         self._links: dict[int, object] = {}  # as they were when first used
         self._told: set[int] = set()
@@ -107,6 +116,17 @@ class Membership:
     def rank_of(self, name: str | None) -> int | None:
         """The rank of a node, or None where it is no member."""
         return None if name is None else self._rank_of.get(name)
+
+    def member_behind(self, name: str | None) -> int | None:
+        """The rank of a linked node; None where it is no member, or has not a member's key.
+
+        Holds the engine.
+        """
+        rank = None if name is None else self._rank_of.get(name)
+        if rank is None or name is None or self._links.get(rank) is self.channel.link_to(name):
+            return rank
+        expected = self._keys.get(name)
+        return rank if expected is None or expected == self.channel.key_of(name) else None
 
     def check(self) -> None:
         """Return if the group may be used.
@@ -146,11 +166,28 @@ class Membership:
         return calls
 
     def _note_link(self, rank: int) -> bool:
-        """Remember the link to a rank, if there is one."""
+        """Remember the link to a rank, if there is one.
+
+        Raises:
+            AuthenticationError: not the rank that was met is at its other end.
+        """
         link = self.channel.link_to(self.names[rank])
-        if link is not None:
-            self._links.setdefault(rank, link)
+        if link is not None and rank not in self._links:
+            self._check_key(rank)
+            self._links[rank] = link
         return link is not None
+
+    def _check_key(self, rank: int) -> None:
+        """What was told of a rank's key is believed only where the handshake proved it."""
+        expected, proved = self._keys.get(self.names[rank]), self.channel.key_of(self.names[rank])
+        if expected is None or expected == proved:
+            return
+        error = AuthenticationError(
+            f"{self.describe(rank)} has key {fingerprint(proved) if proved else 'none'}, but "
+            f"{fingerprint(expected)} was announced for it: not the process that joined the group"
+        )
+        self.fail(error, rank)
+        raise error
 
     def check_links(self, ranks: Sequence[int]) -> None:
         """Return if the links to these ranks are still the same. Holds the engine.
@@ -300,7 +337,7 @@ class Membership:
 
     def _on_stray(self, source: str, tag: int) -> None:
         """A message came that no receive waits for."""
-        rank = self._rank_of.get(source)
+        rank = self.member_behind(source)
         if rank is None:
             self.channel.discard(source)  # no member: it shares the trust, not the group
         elif tag & _KIND == NOTICE:

@@ -35,9 +35,10 @@ class Runner:
         connect_timeout: float,
         tuning: Tuning | None,
         kernel: Kernel | None,
+        keys: Mapping[str, bytes] | None,
     ) -> None:
         self._node = node
-        self._membership = Membership(node, members, name)
+        self._membership = Membership(node, members, name, keys)
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._tuning = tuning or Tuning()

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from .keys import Identity, fingerprint
 from .trust import Trust, check_name
+from .trust_file import rank_name
 
-__all__ = ["Identity", "Trust", "check_name", "fingerprint"]
+__all__ = ["Identity", "Trust", "check_name", "fingerprint", "rank_name"]

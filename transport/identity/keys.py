@@ -79,8 +79,11 @@ class Identity(KeyHolder):
         return cls(private)
 
     @classmethod
-    def from_environment(cls) -> Identity:
+    def from_environment(cls, rank: int | None = None) -> Identity:
         """Return the identity in the file that SEALFABRIC_IDENTITY names.
+
+        Where `rank` is given, `{rank}` in the path stands for it: ranks that a launcher
+        starts with the same environment have a file each.
 
         Raises:
             UsageError: it is not set, or the file is not usable.
@@ -91,7 +94,7 @@ class Identity(KeyHolder):
                 "no identity is configured: set SEALFABRIC_IDENTITY to the path of a key file "
                 "(sealfabric keygen PATH)"
             )
-        return cls.load(path)
+        return cls.load(path if rank is None else path.replace("{rank}", str(rank)))
 
     def save(self, path: StrPath, *, overwrite: bool = False) -> None:
         """Write the private key to `path` with mode 0600, durably.

@@ -15,17 +15,12 @@ there is no secret, as in WireGuard; the caller key is the key of WireGuard's ma
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-import json
 import os
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..crypto.primitives import (
     X25519_LEN,
@@ -38,6 +33,7 @@ from ..crypto.primitives import (
 from ..errors import UsageError
 from .evidence import EvidenceExchange, NoEvidence
 from .keys import StrPath, read_private_file
+from .trust_file import TrustFile
 
 if TYPE_CHECKING:  # attestation is imported where it is used: most nodes need none of it
     from .attestation import AttestationPolicy, Attester
@@ -46,7 +42,6 @@ __all__ = ["SECRET_MIN", "Trust", "check_name"]
 
 SECRET_MIN = 32  # bytes
 NAME_LIMIT = 255  # bytes of UTF-8
-TRUST_FILE_LIMIT = 4 * 1024 * 1024  # bytes
 
 _PSK_LABEL = b"sealfabric 1 psk"
 _CALLER_LABEL = b"sealfabric 1 caller key"
@@ -104,37 +99,32 @@ class Trust(KeyHolder):
 
     @classmethod
     def load(cls, path: StrPath) -> Trust:
-        """Return the trust that a JSON file describes.
+        """Return the trust that a JSON file describes; docs/reference/trust-file.md has its keys.
 
-        `{"peers": {"<name>": "<base64 public key>"}, "secret_file": "<path>",
-        "policy_file": "<path>", "attester": {"kind": "nitro"}}`, at least one of the
-        first three; the other attester is `{"kind": "embedded", "folder": "<path>"}`,
-        which measures the running script, or what its `script` names. Relative paths
-        start at the file's folder.
+        `peers` or `ranks`, `secret_file`, `policy_file`, at least one of these, and
+        `attester`. Relative paths start at the file's folder.
 
         Raises:
             UsageError: the file cannot be read, others may write to it, or its
                 content or a file that it names is not as described, or there is no
-            Nitro hardware where its attester is to be that.
+                Nitro hardware where its attester is to be that.
         """
         return cls._read(path, None)
 
     @classmethod
     def _read(cls, path: StrPath, secret_file: str | None) -> Trust:
-        document = _read_trust_file(path)
-        # A null is refused below: it must not read as "no condition".
-        decoded = _decode_peers(document["peers"], path) if "peers" in document else None
-        if "secret_file" in document:
+        document = TrustFile.read(path)
+        if document.secret_file is not None:
             if secret_file is not None:
                 raise UsageError(
                     f"{os.fspath(path)} names a `secret_file`, and SEALFABRIC_SECRET_FILE is set"
                 )
-            secret_file = _path_in(document, "secret_file", path)
+            secret_file = document.secret_file
         return cls(
-            decoded,
+            document.peers,
             None if secret_file is None else cls.load_secret(secret_file),
-            _load_policy(document, path),
-            _load_attester(document, path),
+            document.policy(),
+            document.attester(),
         )
 
     @classmethod
@@ -322,96 +312,3 @@ def _check_attestation(policy: object, attester: object) -> None:
             raise UsageError(f"`policy` must be an AttestationPolicy, got {type(policy).__name__}")
     if attester is not None and not callable(getattr(attester, "evidence", None)):
         raise UsageError(f"`attester` must be an Attester, got {type(attester).__name__}")
-
-
-def _load_policy(document: dict[str, Any], path: StrPath) -> AttestationPolicy | None:
-    if "policy_file" not in document:
-        return None
-    from .attestation import AttestationPolicy
-
-    return AttestationPolicy.load(_path_in(document, "policy_file", path))
-
-
-def _load_attester(document: dict[str, Any], path: StrPath) -> Attester | None:
-    if "attester" not in document:
-        return None
-    from .attestation import EmbeddedAttester, NitroAttester
-
-    fields = document["attester"]
-    kind = fields.get("kind") if isinstance(fields, dict) else None
-    known = {"nitro": {"kind"}, "embedded": {"kind", "folder", "script"}}
-    if not isinstance(kind, str) or kind not in known:
-        raise UsageError(
-            f"{os.fspath(path)}: `attester` must be an object with a `kind` of {sorted(known)}"
-        )
-    if unknown := sorted(fields.keys() - known[kind]):
-        raise UsageError(f"{os.fspath(path)}: `attester` has unknown keys: {unknown}")
-    if kind == "nitro":
-        return NitroAttester()
-    script = _path_in(fields, "script", path) if "script" in fields else None
-    return EmbeddedAttester.load(_path_in(fields, "folder", path), script=script)
-
-
-def _path_in(fields: dict[str, Any], name: str, trust_file: StrPath) -> str:
-    """Return a path that a trust file names; relative ones start at its folder."""
-    named = fields.get(name)
-    if not isinstance(named, str) or not named or "\0" in named:
-        raise UsageError(f"{os.fspath(trust_file)}: `{name}` must be a path")
-    return str(Path(trust_file).parent / named)
-
-
-def _read_trust_file(path: StrPath) -> dict[str, Any]:
-    """Return the JSON object in a file that only its owner may write to."""
-    name = os.fspath(path)
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"{name} is not a regular file")
-            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                mode = stat.S_IMODE(status.st_mode)
-                raise UsageError(
-                    f"{name} has mode {mode:04o}; others must not be able to write to it"
-                )
-            content = file.read(TRUST_FILE_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror}") from error
-    if len(content) > TRUST_FILE_LIMIT:
-        raise UsageError(f"{name} is larger than {TRUST_FILE_LIMIT} bytes")
-    try:
-        document = json.loads(content, object_pairs_hook=_object_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise UsageError(f"{name} must hold a JSON object")
-    unknown = sorted(document.keys() - {"peers", "secret_file", "policy_file", "attester"})
-    if unknown:
-        # A misspelt or newer condition that is ignored would fail open.
-        raise UsageError(f"{name} has unknown keys: {', '.join(map(repr, unknown))}")
-    return document
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    collected = dict(pairs)
-    if len(collected) != len(pairs):
-        raise ValueError("a key occurs twice in one object")
-    return collected
-
-
-def _decode_peers(peers: object, path: StrPath) -> dict[str, bytes]:
-    name = os.fspath(path)
-    if not isinstance(peers, dict):
-        raise UsageError(f"{name}: `peers` must be an object of names and public keys")
-    decoded: dict[str, bytes] = {}
-    for peer, key in peers.items():
-        if not isinstance(key, str):
-            raise UsageError(f"{name}: the public key of {peer!r} must be a base64 string")
-        try:
-            decoded[peer] = base64.b64decode(key.encode("ascii"), validate=True)
-        except (binascii.Error, UnicodeEncodeError):
-            raise UsageError(f"{name}: the public key of {peer!r} is not valid base64") from None
-    return decoded

@@ -32,6 +32,7 @@ def snapshot(
         peer=peer,
         state=state.name.lower(),
         cipher_suite=CIPHER_SUITE,
+        peer_key=keys.agreement.peer_key if keys else b"",
         attested=keys.agreement.attested if keys else None,
         generation=keys.renewals if keys else 0,
         epoch=keys.sealer.epoch if keys else 0,

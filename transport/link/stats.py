@@ -38,6 +38,7 @@ class LinkStats:
     peer: str
     state: str
     cipher_suite: str
+    peer_key: bytes  # the public key that the peer proved to have; empty before it did
     attested: Attested | None  # what the peer proved to run; None where no policy asks
     generation: int  # handshakes completed on this link, counted from 0
     epoch: int  # rekeys of our sending direction within the generation

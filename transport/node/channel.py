@@ -61,6 +61,11 @@ class Channel:
         """The link to `peer`, as something to compare, or None. Holds the engine."""
         return self._directory.link_to(peer)
 
+    def key_of(self, peer: str) -> bytes | None:
+        """The public key that a linked peer proved to have, or None. Holds the engine."""
+        link = self._directory.link_to(peer)
+        return None if link is None else link.stats().peer_key
+
     def lost(self, peer: str) -> TransportError | None:
         """Why a link that there was is no more. Holds the engine."""
         return self._directory.lost.get(peer)
