@@ -7,6 +7,7 @@ step), and what counts is when the last of them is done.
 from __future__ import annotations
 
 import random
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final
@@ -46,6 +47,14 @@ class Transfer(Experiment):
             buffer=self.buffer,
             routing=self.routing,
         )
+
+    def cases(self, seed: int) -> tuple[Case, ...]:
+        """One case, which may follow from the seed."""
+        return (self.case(seed),)
+
+    @abstractmethod
+    def case(self, seed: int) -> Case:
+        """The network, who sends to whom, and what is ideal."""
 
     def transfer(
         self,
@@ -95,19 +104,17 @@ class Single(Transfer):
     name: ClassVar[str] = "single"
     about: ClassVar[str] = "one flow across an empty fat tree"
 
-    def cases(self, seed: int) -> tuple[Case, ...]:
-        """One case."""
+    def case(self, seed: int) -> Case:
+        """Across the whole tree."""
         topology = self._fat_tree(4)
         last = topology.hosts[-1]
-        return (
-            self.transfer(
-                f"single flow of {self.size:,} bytes",
-                "fat tree of 4-port switches, 16 hosts",
-                topology,
-                [Flow(topology.hosts[0], last, self.size)],
-                hops=6,
-                watch=_way_into(topology, last),
-            ),
+        return self.transfer(
+            f"single flow of {self.size:,} bytes",
+            "fat tree of 4-port switches, 16 hosts",
+            topology,
+            [Flow(topology.hosts[0], last, self.size)],
+            hops=6,
+            watch=_way_into(topology, last),
         )
 
 
@@ -121,8 +128,8 @@ class Permutation(Transfer):
     hosts: int = parameter(128, "hosts: 16, 54, 128, 250, 432, 686 or 1024")
     paths: int = parameter(128, "paths of a link; the control has one")
 
-    def cases(self, seed: int) -> tuple[Case, ...]:
-        """One case; who sends to whom follows from the seed."""
+    def case(self, seed: int) -> Case:
+        """Who sends to whom follows from the seed."""
         ports = _switch_size(self.hosts)
         if ports is None:
             raise UsageError(
@@ -132,17 +139,13 @@ class Permutation(Transfer):
         topology = self._fat_tree(ports)
         to = _derangement(self.hosts, random.Random(f"permutation {seed}"))
         hosts = topology.hosts
-        return (
-            self.transfer(
-                f"permutation of {self.hosts} hosts, {self.size:,} bytes each",
-                f"fat tree of {ports}-port switches, {self.hosts} hosts",
-                topology,
-                [Flow(hosts[a], hosts[b], self.size) for a, b in enumerate(to)],
-                hops=6,
-                watch=tuple(
-                    port for host in hosts[:_WATCHED] for port in _way_into(topology, host)
-                ),
-            ),
+        return self.transfer(
+            f"permutation of {self.hosts} hosts, {self.size:,} bytes each",
+            f"fat tree of {ports}-port switches, {self.hosts} hosts",
+            topology,
+            [Flow(hosts[a], hosts[b], self.size) for a, b in enumerate(to)],
+            hops=6,
+            watch=tuple(port for host in hosts[:_WATCHED] for port in _way_into(topology, host)),
         )
 
 
@@ -155,25 +158,23 @@ class Incast(Transfer):
 
     senders: int = parameter(15, "hosts that send")
 
-    def cases(self, seed: int) -> tuple[Case, ...]:
-        """One case, in the smallest fat tree that holds all."""
+    def case(self, seed: int) -> Case:
+        """In the smallest fat tree that holds all."""
         senders = self.at_least("senders", 1)
         ports = next(k for k in range(4, 10**6, 2) if k**3 // 4 > senders)
         topology = self._fat_tree(ports)
         receiver, *others = topology.hosts
         # The nearest hosts first would be an easier network: take the farthest.
         chosen = others[-senders:]
-        return (
-            self.transfer(
-                f"incast {senders} to 1, {self.size:,} bytes each",
-                f"fat tree of {ports}-port switches, {len(topology.hosts)} hosts",
-                topology,
-                [Flow(host, receiver, self.size) for host in chosen],
-                hops=6,
-                through_one_cable=senders,
-                fair=True,
-                watch=_way_into(topology, receiver),
-            ),
+        return self.transfer(
+            f"incast {senders} to 1, {self.size:,} bytes each",
+            f"fat tree of {ports}-port switches, {len(topology.hosts)} hosts",
+            topology,
+            [Flow(host, receiver, self.size) for host in chosen],
+            hops=6,
+            through_one_cable=senders,
+            fair=True,
+            watch=_way_into(topology, receiver),
         )
 
 
@@ -187,8 +188,8 @@ class Burst(Transfer):
     servers: int = parameter(4, "servers that send")
     senders: int = parameter(12, "senders on each of them")
 
-    def cases(self, seed: int) -> tuple[Case, ...]:
-        """One case: the servers share a leaf switch, the receiver is under the other one."""
+    def case(self, seed: int) -> Case:
+        """The servers share a leaf switch, the receiver is under the other one."""
         servers, senders = self.at_least("servers", 1), self.at_least("senders", 1)
         topology = self._racks(servers, servers)
         receiver = topology.hosts[servers]
@@ -197,17 +198,15 @@ class Burst(Transfer):
             for server in topology.hosts[:servers]
             for number in range(senders)
         ]
-        return (
-            self.transfer(
-                f"burst of {servers} x {senders} senders to 1, {self.size:,} bytes each",
-                f"2 leaf and {servers} spine switches, {2 * servers} hosts",
-                topology,
-                flows,
-                hops=4,
-                through_one_cable=len(flows),
-                fair=True,
-                watch=_way_into(topology, receiver),
-            ),
+        return self.transfer(
+            f"burst of {servers} x {senders} senders to 1, {self.size:,} bytes each",
+            f"2 leaf and {servers} spine switches, {2 * servers} hosts",
+            topology,
+            flows,
+            hops=4,
+            through_one_cable=len(flows),
+            fair=True,
+            watch=_way_into(topology, receiver),
         )
 
 
@@ -222,21 +221,19 @@ class Imbalance(Transfer):
     spines: int = parameter(16, "uplinks of a rack, each as fast as a host's cable")
     paths: int = parameter(64, "paths of a link; the control has one")
 
-    def cases(self, seed: int) -> tuple[Case, ...]:
-        """One case; which uplinks a flow is hashed to follows from the seed."""
+    def case(self, seed: int) -> Case:
+        """Which uplinks a flow is hashed to follows from the seed."""
         servers, spines = self.at_least("servers", 1), self.at_least("spines", 1)
         topology = self._racks(spines, servers)
         hosts = topology.hosts
         used = 100 * servers / spines
-        return (
-            self.transfer(
-                f"imbalance {servers} to {servers} across racks, {self.size:,} bytes each",
-                f"2 leaf and {spines} spine switches, uplinks {used:.0f} % used",
-                topology,
-                [Flow(hosts[n], hosts[servers + n], self.size) for n in range(servers)],
-                hops=4,
-                watch=tuple(f"leaf0>spine{n}" for n in range(spines)),
-            ),
+        return self.transfer(
+            f"imbalance {servers} to {servers} across racks, {self.size:,} bytes each",
+            f"2 leaf and {spines} spine switches, uplinks {used:.0f} % used",
+            topology,
+            [Flow(hosts[n], hosts[servers + n], self.size) for n in range(servers)],
+            hops=4,
+            watch=tuple(f"leaf0>spine{n}" for n in range(spines)),
         )
 
 
