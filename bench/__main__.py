@@ -14,8 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark command and return its exit status."""
     parser = argparse.ArgumentParser(prog="bench", description="Sealfabric beside its peers")
     commands = parser.add_subparsers(dest="command", required=True)
-    p2p.add_arguments(commands.add_parser("p2p", help="two processes over loopback"))
-    collectives.add_arguments(commands.add_parser("collectives", help="beside Gloo's"))
+    p2p.add_arguments(commands.add_parser("p2p", help="two processes of one host"))
+    collectives.add_arguments(commands.add_parser("collectives", help="beside Gloo and OpenMPI"))
     flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
     failover.add_arguments(commands.add_parser("failover", help="a transfer that loses a path"))
     handshake.add_arguments(commands.add_parser("handshake", help="what attestation costs one"))

@@ -26,7 +26,7 @@ _STOPWATCH = "import time; started = time.perf_counter(); {}; print(time.perf_co
 _IMPORT_TIMEOUT = 60.0  # seconds
 
 
-def measure_rss(nbytes: int, *, peer: str = OURS, deadline: float = 60.0) -> dict[str, Any]:
+def measure_rss(nbytes: int, *, peer: str = OURS[0], deadline: float = 60.0) -> dict[str, Any]:
     """Send one message of `nbytes` and return what both processes had resident at most.
 
     For sender and receiver: `idle` once linked, `with_tensor` with the tensor's memory

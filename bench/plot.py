@@ -1,19 +1,27 @@
-"""A picture of a report: throughput against size, and latencies as bars."""
+"""Pictures of reports: rates and times against size, a line for each peer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from .collectives_report import Report as CollectivesReport
 from .errors import BenchError
+from .machine import Machine
+from .peers import CATALOGUE, OURS
 from .quantities import format_size
 from .report import Report
-from .timing import Result
+from .timing import Result, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_FORMATS = (".png", ".svg")
+_FORMATS: Final = (".png", ".svg")
+_TICKS: Final = 6  # sizes that are named on an axis, about
+
+Draw = Callable[["Axes"], None]
 
 
 def check_plot(path: Path) -> None:
@@ -31,75 +39,61 @@ def check_plot(path: Path) -> None:
 
 
 def write_plot(report: Report, path: Path) -> None:
-    """Draw the report to `path`, PNG or SVG by its suffix.
+    """Draw throughput and latency against size to `path`, PNG or SVG by its suffix.
 
     Raises:
         BenchError: as `check_plot`, or the report holds no throughput and no latency.
     """
+    panels: list[Draw] = []
+    one_way, round_trips = _of(report, "one-way"), _of(report, "round-trip")
+    if one_way:
+        panels.append(_against_size(one_way, "one way, GB/s", _in_gigabytes))
+    if round_trips:
+        panels.append(_against_size(round_trips, "round trip, µs", _in_microseconds))
+    if not panels:
+        raise BenchError("nothing to draw: neither one-way nor round-trip")
+    _write(path, panels, "Two processes of one host", report.machine)
+
+
+def write_collectives_plot(report: CollectivesReport, path: Path) -> None:
+    """Draw busbw against size to `path`, a panel for each operation and number of ranks.
+
+    Raises:
+        BenchError: as `check_plot`, or the report holds no line.
+    """
+    panels: list[Draw] = []
+    kinds = dict.fromkeys((line.operation, line.ranks) for line in report.lines)
+    for operation, ranks in kinds:
+        lines = [
+            line for line in report.lines if (line.operation, line.ranks) == (operation, ranks)
+        ]
+        what = f"{operation}, {ranks} ranks: busbw, GB/s"
+        panels.append(_against_size([line.result for line in lines], what, lines[0].busbw))
+    if not panels:
+        raise BenchError("nothing to draw: no operation was measured")
+    _write(path, panels, "Collective operations of one host", report.machine)
+
+
+def _write(path: Path, panels: Sequence[Draw], title: str, machine: Machine) -> None:
     check_plot(path)
     from matplotlib.figure import Figure
 
-    one_way = _of(report, "one-way")
-    latencies = _of(report, "round-trip") + _of(report, "handshake")
-    if not one_way and not latencies:
-        raise BenchError("nothing to draw: neither one-way nor round-trip nor handshake")
-    panels = [
-        *([_draw_throughput] if one_way else []),
-        *([_draw_latency] if latencies else []),
-    ]
     figure = Figure(figsize=(6.5 * len(panels), 4.5), layout="constrained")
     for place, draw in enumerate(panels, start=1):
-        draw(figure.add_subplot(1, len(panels), place), report)
-    machine = report.machine
+        draw(figure.add_subplot(1, len(panels), place))
     figure.suptitle(
-        f"Two processes over loopback, {machine.cpu}, {machine.cores} cores, {machine.date[:10]}",
-        fontsize=9,
+        f"{title}, {machine.cpu}, {machine.cores} cores, {machine.date[:10]}", fontsize=9
     )
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
-def _draw_throughput(axes: Axes, report: Report) -> None:
-    results = _of(report, "one-way")
-    for name in _names(results):
-        measured = [result for result in results if name in result.values]
-        summaries = [result.summary(name) for result in measured]
-        medians = [summary.median / 1e9 for summary in summaries]
-        spread = [
-            [(summary.median - summary.min) / 1e9 for summary in summaries],
-            [(summary.max - summary.median) / 1e9 for summary in summaries],
-        ]
-        sizes = [result.task.nbytes for result in measured]
-        axes.errorbar(sizes, medians, yerr=spread, marker="o", capsize=3, label=name)
-    sizes = [result.task.nbytes for result in results]
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [format_size(nbytes) for nbytes in sizes])
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("message size")
-    axes.set_ylabel("one way, GB/s (median, min to max)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture; the same figures make the same file, without random ids and dates."""
+    import matplotlib as mpl
 
-
-def _draw_latency(axes: Axes, report: Report) -> None:
-    results = _of(report, "round-trip") + _of(report, "handshake")
-    names = _names(results)
-    width = 0.8 / max(len(names), 1)
-    for index, name in enumerate(names):
-        places = [place for place, result in enumerate(results) if name in result.values]
-        heights = [results[place].summary(name).median * 1e6 for place in places]
-        offsets = [place + (index - (len(names) - 1) / 2) * width for place in places]
-        axes.bar(offsets, heights, width, label=name)
-    axes.set_yscale("log")
-    axes.set_xticks(range(len(results)), [_label(result) for result in results])
-    axes.set_ylabel("µs (median)")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
-
-
-def _label(result: Result) -> str:
-    if not result.task.nbytes:
-        return result.task.measurement
-    return f"{result.task.measurement}\n{format_size(result.task.nbytes)}"
+    undated = {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
+    with mpl.rc_context({"svg.hashsalt": "sealfabric"}):
+        figure.savefig(path, dpi=150, metadata=undated)
 
 
 def _of(report: Report, measurement: str) -> list[Result]:
@@ -110,5 +104,55 @@ def _of(report: Report, measurement: str) -> list[Result]:
     ]
 
 
-def _names(results: list[Result]) -> list[str]:
-    return list(dict.fromkeys(name for result in results for name in result.values))
+def _in_gigabytes(_nbytes: int, rate: float) -> float:
+    return rate / 1e9
+
+
+def _in_microseconds(_nbytes: int, seconds: float) -> float:
+    return seconds * 1e6
+
+
+def _against_size(
+    results: Sequence[Result], what: str, value: Callable[[int, float], float]
+) -> Draw:
+    """Medians over rounds with their spread; `value` is what to draw of a size and a value."""
+
+    def draw(axes: Axes) -> None:
+        for name in dict.fromkeys(name for result in results for name in result.values):
+            sizes, medians, below, above = [], [], [], []
+            for result in results:
+                if name in result.values:
+                    nbytes, summary = result.task.nbytes, result.summary(name)
+                    middle = value(nbytes, summary.median)
+                    ends = sorted(value(nbytes, end) for end in _ends(summary))
+                    sizes.append(nbytes)
+                    medians.append(middle)
+                    below.append(middle - ends[0])
+                    above.append(ends[1] - middle)
+            ours = name in OURS
+            axes.errorbar(
+                sizes,
+                medians,
+                yerr=[below, above],
+                capsize=2,
+                label=name,
+                color=f"C{list(CATALOGUE).index(name)}",  # the same in every picture
+                linewidth=2.5 if ours else 1.2,
+                linestyle="-" if ours else "--",
+                marker="o" if ours else ".",
+            )
+        sizes = [result.task.nbytes for result in results]
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(sizes, [format_size(nbytes) for nbytes in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("size")
+        axes.set_ylabel(f"{what} (median, min to max)")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+
+    return draw
+
+
+def _ends(summary: Summary) -> tuple[float, float]:
+    return summary.min, summary.max

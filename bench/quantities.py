@@ -31,7 +31,7 @@ def format_size(nbytes: int) -> str:
 def display_unit(unit: str, typical: float) -> tuple[str, float]:
     """Return the unit to print values in, and what to divide them by."""
     if unit == "bytes/s":
-        return "GB/s", 1e9
+        return ("GB/s", 1e9) if typical >= 1e8 else ("MB/s", 1e6)
     if unit == "messages/s":
         return "1000 messages/s", 1e3
     if typical >= 1e-3:

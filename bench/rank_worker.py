@@ -1,33 +1,36 @@
-"""One rank of one library in a process of its own, for `bench collectives`.
+"""One rank of one library in a process of its own, taking orders from the measuring process.
 
-Run as `python -m ….rank_worker PEER RANK SIZE ADDRESS`; standard input is a socket to
-the measuring process, as for the workers of `bench p2p`. Every timed sequence begins
-with a barrier and runs the operation `repeat` times back to back.
+Run as `python -m ….rank_worker SOCKET PEER RANK SIZE DEADLINE`. Every timed
+sequence begins with a barrier and runs the operation `repeat` times back to back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib
 import os
-import socket
 import sys
 import time
-import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import BenchError
-from .peers.control import Control
+from .peers.mpi import load_mpi, mpi_version
+from .peers.serving import serve
 
 Array = npt.NDArray[Any]
 OPERATIONS = ("all_reduce", "reduce_scatter", "all_gather", "broadcast", "reduce", "all_to_all")
-_VALUES = 13  # contributions are whole numbers below this: every sum is exact
+IN_PLACE = ("all_reduce", "broadcast", "reduce")
+
+# Contributions are whole numbers below this, so that every sum of up to 2048 ranks is exact,
+# and repeat with this period. It is prime, so what lands at the wrong multiple of any usual
+# piece is noticed.
+_PERIOD = 8191
+_CHUNK = 16 * _PERIOD  # elements compared at once
 
 
 class Rank(ABC):
@@ -41,7 +44,7 @@ class Rank(ABC):
         """Name and version of the library."""
 
     @abstractmethod
-    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], None]:
+    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], object]:
         """What carries out one operation; wrapping memory is not timed.
 
         `source` and `target` are the same array where the operation works in place.
@@ -57,7 +60,7 @@ class Rank(ABC):
 
 
 class SealfabricRank(Rank):
-    """A group over TCP links on loopback, with shared memory off or allowed."""
+    """A group of ours, with shared memory allowed or over TCP alone."""
 
     def __init__(self, rank: int, size: int, address: str, *, shared_memory: bool) -> None:
         import transport
@@ -78,7 +81,7 @@ class SealfabricRank(Rank):
     def version(self) -> str:
         return f"sealfabric {self._transport.__version__}"
 
-    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], None]:
+    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], object]:
         group = self._group
         calls: dict[str, Callable[[], object]] = {
             "all_reduce": lambda: group.all_reduce(target),
@@ -88,12 +91,7 @@ class SealfabricRank(Rank):
             "reduce": lambda: group.reduce(target),
             "all_to_all": lambda: group.all_to_all(source, out=target),
         }
-        call = calls[operation]
-
-        def run() -> None:
-            call()
-
-        return run
+        return calls[operation]
 
     def barrier(self) -> None:
         self._group.barrier()
@@ -122,7 +120,7 @@ class GlooRank(Rank):
     def version(self) -> str:
         return f"torch {self._torch.__version__}"
 
-    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], None]:
+    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], object]:
         lib = self._distributed
         mine, result = self._torch.from_numpy(source), self._torch.from_numpy(target)
         calls: dict[str, Callable[[], object]] = {
@@ -133,12 +131,7 @@ class GlooRank(Rank):
             "reduce": lambda: lib.reduce(result, 0),
             "all_to_all": lambda: lib.all_to_all_single(result, mine),
         }
-        call = calls[operation]
-
-        def run() -> None:
-            call()
-
-        return run
+        return calls[operation]
 
     def barrier(self) -> None:
         self._distributed.barrier()
@@ -147,103 +140,150 @@ class GlooRank(Rank):
         self._distributed.destroy_process_group()
 
 
+class MpiRank(Rank):
+    """A rank that mpirun started; the transport is that of its options."""
+
+    def __init__(self, rank: int, size: int, place: str) -> None:
+        del place  # mpirun has made the ranks known to each other
+        self._mpi = load_mpi()
+        self._world = self._mpi.COMM_WORLD
+        self.rank, self.size = rank, size
+        found = self._world.Get_rank(), self._world.Get_size()
+        if found != (rank, size):
+            raise RuntimeError(f"MPI says rank {found[0]} of {found[1]}, not {rank} of {size}")
+
+    def version(self) -> str:
+        return mpi_version(self._mpi)
+
+    def prepare(self, operation: str, source: Array, target: Array) -> Callable[[], object]:
+        world, in_place = self._world, self._mpi.IN_PLACE
+        calls: dict[str, Callable[[], object]] = {
+            "all_reduce": lambda: world.Allreduce(in_place, target),
+            "reduce_scatter": lambda: world.Reduce_scatter_block(source, target),
+            "all_gather": lambda: world.Allgather(source, target),
+            "broadcast": lambda: world.Bcast(target),
+            "reduce": lambda: world.Reduce(*((target, None) if self.rank else (in_place, target))),
+            "all_to_all": lambda: world.Alltoall(source, target),
+        }
+        return calls[operation]
+
+    def barrier(self) -> None:
+        self._world.Barrier()
+
+    def close(self) -> None:
+        self._mpi.Finalize()
+
+
 class Bench:
     """The orders that a rank carries out; each public method is one."""
 
-    def __init__(self, rank: Rank) -> None:
-        self._rank = rank
+    def __init__(self, make: Callable[[str], Rank]) -> None:
+        self._make = make
+        self._rank: Rank | None = None
 
-    def describe(self) -> dict[str, str]:
-        """What is measured."""
-        return {"version": self._rank.version()}
+    def join(self, place: str) -> str:
+        """Become a member of the group that meets there; return the library's version."""
+        self._rank = self._make(place)
+        return self._rank.version()
 
     def measure(self, operation: str, nbytes: int, repeat: int, warm_up: int) -> dict[str, Any]:
-        """Seconds of one operation, the mean of `repeat`, and elements that were wrong."""
-        rank, size = self._rank.rank, self._rank.size
-        source, target = _memory(operation, nbytes, rank, size)
-        run = self._rank.prepare(operation, source, target)
-        run()
-        wrong = _wrong(operation, target, rank, size)
-        target[:] = 0
+        """Seconds of one operation, the mean of `repeat`, and elements that were wrong.
+
+        Results are checked in one operation before those that are timed and in one after.
+        """
+        assert self._rank is not None, "the first order is to join"
+        rank = self._rank
+        source, target = _memory(operation, nbytes, rank.rank, rank.size)
+        run = rank.prepare(operation, source, target)
+        wrong = _checked(run, operation, target, rank)
+        target[:] = 0  # of what works in place the sums must not grow
         for _ in range(warm_up):
             run()
-        self._rank.barrier()
+        rank.barrier()
         started = time.perf_counter()
         for _ in range(repeat):
             run()
         elapsed = time.perf_counter() - started
-        self._rank.barrier()
+        rank.barrier()
+        wrong += _checked(run, operation, target, rank)
         return {"seconds": elapsed / repeat, "wrong": wrong}
 
     def close(self) -> None:
         """Leave the group."""
-        self._rank.close()
+        if self._rank is not None:
+            self._rank.close()
 
 
-def _contribution(count: int, rank: int) -> Array:
-    return ((np.arange(count) * (rank + 3) + rank) % _VALUES).astype(np.float32)
+def _checked(run: Callable[[], object], operation: str, target: Array, rank: Rank) -> int:
+    """Run once with fresh contents; return how many elements are not what they must be."""
+    if operation in IN_PLACE:
+        _fill(target, rank.rank)
+    else:
+        target[:] = -1
+    run()
+    return wrong_elements(operation, target, rank.rank, rank.size)
+
+
+def _pattern(rank: int) -> Array:
+    """One period of what a rank contributes."""
+    return ((np.arange(_PERIOD) * (rank + 3) + rank) % _PERIOD).astype(np.float32)
+
+
+def _fill(memory: Array, rank: int) -> None:
+    memory[:] = np.resize(_pattern(rank), len(memory))
 
 
 def _memory(operation: str, nbytes: int, rank: int, size: int) -> tuple[Array, Array]:
     """Source and target; as in nccl-tests, `nbytes` is the larger of the two."""
     count = nbytes // 4
-    if operation in ("all_reduce", "broadcast", "reduce"):
-        target = _contribution(count, rank)
+    if operation in IN_PLACE:
+        target = np.zeros(count, np.float32)
         return target, target
     whole, share = count // size * size, count // size
-    if operation == "all_gather":
-        return _contribution(share, rank), np.zeros(whole, np.float32)
-    source = _contribution(whole, rank)
+    source = np.empty(share if operation == "all_gather" else whole, np.float32)
+    _fill(source, rank)
     return source, np.zeros(share if operation == "reduce_scatter" else whole, np.float32)
 
 
-def _wrong(operation: str, target: Array, rank: int, size: int) -> int:
-    """How many elements of a result are not what they must be."""
-    count = len(target)
+def wrong_elements(operation: str, target: Array, rank: int, size: int) -> int:
+    """Return how many elements of a rank's result are not what they must be."""
+    wrong, begin = 0, 0
+    for length, pattern in _expected(operation, len(target), rank, size):
+        expected = np.resize(pattern, min(length, _CHUNK))
+        for offset in range(begin, begin + length, _CHUNK):
+            piece = target[offset : min(offset + _CHUNK, begin + length)]
+            wrong += int(np.count_nonzero(piece != expected[: len(piece)]))
+        begin += length
+    return wrong
+
+
+def _expected(operation: str, count: int, rank: int, size: int) -> Iterator[tuple[int, Array]]:
+    """The parts of a right result: how long each is, and the period that it repeats."""
     if operation == "broadcast":
-        expected = _contribution(count, 0)
+        yield count, _pattern(0)
     elif operation == "all_gather":
-        expected = np.concatenate([_contribution(count // size, peer) for peer in range(size)])
+        yield from ((count // size, _pattern(peer)) for peer in range(size))
     elif operation == "all_to_all":
         share = count // size
-        expected = np.concatenate(
-            [_contribution(count, peer)[rank * share :][:share] for peer in range(size)]
-        )
-    else:
-        length = count * size if operation == "reduce_scatter" else count
-        expected = np.sum([_contribution(length, peer) for peer in range(size)], axis=0)
-        if operation == "reduce_scatter":
-            expected = expected[rank * count :][:count]
-        elif operation == "reduce" and rank:
-            return 0
-    return int(np.count_nonzero(target != expected))
+        yield from ((share, np.roll(_pattern(peer), -rank * share)) for peer in range(size))
+    elif operation != "reduce" or rank == 0:  # elsewhere a reduce leaves nothing to check
+        total = np.sum([_pattern(peer) for peer in range(size)], axis=0)
+        yield count, np.roll(total, -rank * count) if operation == "reduce_scatter" else total
 
 
 PEERS: dict[str, Callable[[int, int, str], Rank]] = {
-    "sealfabric": lambda *of: SealfabricRank(*of, shared_memory=False),
-    "sealfabric-shm": lambda *of: SealfabricRank(*of, shared_memory=True),
+    "sealfabric": lambda *of: SealfabricRank(*of, shared_memory=True),
+    "sealfabric-tcp": lambda *of: SealfabricRank(*of, shared_memory=False),
     "gloo": GlooRank,
+    "mpi-tcp": MpiRank,
+    "mpi-shm": MpiRank,
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Serve orders until the measuring process is gone."""
-    name, rank, size, address = arguments[0], int(arguments[1]), int(arguments[2]), arguments[3]
-    control = Control(socket.socket(fileno=os.dup(0)))
-    try:
-        bench = Bench(PEERS[name](rank, size, address))
-        control.send({"value": bench.describe()})
-        with contextlib.suppress(BenchError):
-            while True:
-                order = control.receive()
-                control.send({"value": getattr(bench, order.pop("do"))(**order)})
-    except Exception as error:
-        traceback.print_exc()
-        with contextlib.suppress(BenchError):
-            control.send({"error": f"{type(error).__name__}: {error}"})
-    sys.stderr.flush()
-    # Libraries may hold threads that would delay an orderly exit.
-    os._exit(0)
+    """Serve orders until told to stop."""
+    where, name, rank, size, deadline = arguments
+    serve(lambda: Bench(partial(PEERS[name], int(rank), int(size))), where, float(deadline))
 
 
 if __name__ == "__main__":

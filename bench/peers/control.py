@@ -1,4 +1,4 @@
-"""The orders that the measuring process gives a worker: JSON lines on a socket pair.
+"""The orders that the measuring process gives a worker: JSON lines on a local socket.
 
 Nothing that is measured travels here. JSON, because no process of this project
 unpickles anything.
@@ -7,17 +7,32 @@ unpickles anything.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from typing import Any
 
 from ..errors import BenchError
 
+INHERITED = "-"  # where a worker finds its socket: standard input
 _CHUNK = 2**16  # bytes read at once
 
 
+def to_measuring_process(where: str) -> Control:
+    """Return a worker's end: its standard input, or a Unix socket by its path.
+
+    A launcher such as mpirun stands between the two processes and passes no socket on,
+    so that its workers dial one that lies in a private folder.
+    """
+    if where == INHERITED:
+        return Control(socket.socket(fileno=os.dup(0)))
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(where)
+    return Control(stream)
+
+
 class Control:
-    """One end of the socket pair between the measuring process and a worker."""
+    """One end of the socket between the measuring process and a worker."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream

@@ -9,6 +9,7 @@ region, so that no peer pays for turning an array into what its library wants.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -21,6 +22,7 @@ Role = Literal["initiator", "responder"]
 Handle = TypeVar("Handle")
 
 LOOPBACK = "127.0.0.1"
+OUTSTANDING = 8  # operations posted ahead in a stream
 KERNEL_BUFFER = 4 * 2**20  # bytes, each way, asked for by every peer that lets us ask
 
 
@@ -53,6 +55,41 @@ class Channel(ABC, Generic[Handle]):
     @abstractmethod
     def close(self) -> None:
         """Release everything that belongs to this channel."""
+
+
+class PostingChannel(Channel[Handle]):
+    """A channel of a library whose operations can be posted before others are done.
+
+    Streams keep a few posted, which is how a program that cares for throughput uses
+    such a library.
+    """
+
+    @abstractmethod
+    def post_send(self, payload: Handle) -> Callable[[], object]:
+        """Begin to send; what is returned waits until the memory may be used again."""
+
+    @abstractmethod
+    def post_receive(self, destination: Handle) -> Callable[[], object]:
+        """Begin to receive; what is returned waits until the message lies there."""
+
+    def send_many(self, payload: Handle, count: int) -> None:
+        posted: deque[Callable[[], object]] = deque()
+        for _ in range(count):
+            if len(posted) == OUTSTANDING:
+                posted.popleft()()
+            posted.append(self.post_send(payload))
+        for wait in posted:
+            wait()
+
+    def receive_many(self, destinations: Sequence[Handle], count: int) -> None:
+        ahead, places = min(len(destinations), OUTSTANDING), len(destinations)
+        posted: deque[Callable[[], object]] = deque()
+        for index in range(count):
+            if len(posted) == ahead:
+                posted.popleft()()
+            posted.append(self.post_receive(destinations[index % places]))
+        for wait in posted:
+            wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

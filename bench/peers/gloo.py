@@ -1,4 +1,4 @@
-"""Gloo in plaintext: `send` and `recv` of torch.distributed between two ranks.
+"""Gloo in plaintext: torch.distributed between two ranks.
 
 torch is imported inside the worker that measures it and nowhere else. Gloo has no
 encryption in the wheels that PyTorch publishes, hence no handshake to time.
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .endpoint import Bytes, Channel, Endpoint, Listener, Role
+from .endpoint import Bytes, Endpoint, Listener, PostingChannel, Role
 
 
 class Gloo(Endpoint):
     """The default process group of this worker; one channel a process."""
 
-    about: ClassVar[str] = "plaintext, torch.distributed send and recv of whole CPU tensors"
+    about: ClassVar[str] = "plaintext, torch.distributed on CPU tensors; isend and irecv in streams"
 
     def __init__(self, *, role: Role, deadline: float) -> None:
         super().__init__(role=role, deadline=deadline)
@@ -52,7 +52,7 @@ class Gloo(Endpoint):
         return GlooChannel(self._torch, self._distributed, 1 - rank, release)
 
 
-class GlooChannel(Channel[Any]):
+class GlooChannel(PostingChannel[Any]):
     """Rank 0 and rank 1 of a group of two."""
 
     def __init__(
@@ -71,6 +71,14 @@ class GlooChannel(Channel[Any]):
 
     def receive(self, destination: Any) -> None:
         self._distributed.recv(destination, src=self._other)
+
+    def post_send(self, payload: Any) -> Callable[[], object]:
+        wait: Callable[[], object] = self._distributed.isend(payload, dst=self._other).wait
+        return wait
+
+    def post_receive(self, destination: Any) -> Callable[[], object]:
+        wait: Callable[[], object] = self._distributed.irecv(destination, src=self._other).wait
+        return wait
 
     def close(self) -> None:
         self._distributed.destroy_process_group()

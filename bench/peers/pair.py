@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-from types import TracebackType
-from typing import IO, Any
-
 from ..errors import BenchError
-from . import CATALOGUE, missing
-from .control import Control
+from . import CATALOGUE, launcher, missing
+from .crew import Crew, Member
 
-_GRACE = 10.0  # seconds beyond the workers' own deadline
-_STOP = 3.0  # seconds in which a worker ends by itself
-_LOG_TAIL = 600  # characters of a worker's last words in an error
 _PLACES = 8  # destinations that a stream of messages takes in turn
 _SMALL_PLACES = 64
 
@@ -37,8 +25,7 @@ class Peer:
         self.about = ""
         self.secures = CATALOGUE[name].secures if name in CATALOGUE else False
         self._deadline = deadline
-        self._initiator: _Process | None = None
-        self._responder: _Process | None = None
+        self._crew: Crew | None = None
         self._wants_apart = apart
         self._apart = False
 
@@ -50,11 +37,18 @@ class Peer:
         """
         if (reason := missing(self.name)) is not None:
             raise BenchError(reason)
-        self._initiator = _Process(self.name, "initiator", self._deadline)
-        self._responder = _Process(self.name, "responder", self._deadline)
-        description = self._initiator.ask("describe")
-        self.version, self.about = description["version"], description["about"]
+        self._crew = Crew(
+            f"{__package__}.worker",
+            {
+                self._label(role): (self.name, role, str(self._deadline))
+                for role in ("initiator", "responder")
+            },
+            deadline=self._deadline,
+            launch=launcher(self.name),
+        )
         initiator, responder = self._both()
+        description = initiator.ask("describe")
+        self.version, self.about = description["version"], description["about"]
         introductions = initiator.ask("introduction"), responder.ask("introduction")
         initiator.ask("meet", introduction=introductions[1])
         responder.ask("meet", introduction=introductions[0])
@@ -110,28 +104,23 @@ class Peer:
 
     def close(self) -> None:
         """End both workers."""
-        running = [process for process in (self._initiator, self._responder) if process]
-        for process in running:
-            process.stop()
-        for process in running:
-            process.close()
-        self._initiator = self._responder = None
+        if self._crew is not None:
+            self._crew.close()
+        self._crew = None
 
     def __enter__(self) -> Peer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _both(self) -> tuple[_Process, _Process]:
-        if self._initiator is None or self._responder is None:
+    def _label(self, role: str) -> str:
+        return f"{self.name} {role}"
+
+    def _both(self) -> tuple[Member, Member]:
+        if self._crew is None:
             raise BenchError(f"{self.name} is not running")
-        return self._initiator, self._responder
+        return self._crew[self._label("initiator")], self._crew[self._label("responder")]
 
     def _place(self, *, apart: bool) -> None:
         if apart != self._apart:
@@ -160,67 +149,3 @@ class Peer:
         if wrong:
             raise BenchError(f"{wrong} bytes arrived wrong")
         return times
-
-
-class _Process:
-    """One worker process and the control socket to it."""
-
-    def __init__(self, name: str, role: str, deadline: float) -> None:
-        self._what = f"{name} {role}"
-        self._deadline = deadline
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker", name, role, str(deadline)],
-                stdin=theirs.fileno(),
-                stdout=self._log,
-                stderr=self._log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
-            )
-        self._control = Control(ours)
-
-    def ask(self, what: str, **order: Any) -> Any:
-        """Give an order and return its answer."""
-        self.order(what, **order)
-        return self.answer()
-
-    def order(self, what: str, **order: Any) -> None:
-        """Give an order; `answer` must be called once for it."""
-        self._control.send({"do": what, **order})
-
-    def answer(self) -> Any:
-        """Return the answer to the last order."""
-        try:
-            answer = self._control.receive(self._deadline + _GRACE)
-        except BenchError as error:
-            raise BenchError(f"{self._what}: {error}\n{self._last_words()}") from None
-        if "error" in answer:
-            raise BenchError(f"{self._what}: {answer['error']}")
-        return answer["value"]
-
-    def stop(self) -> None:
-        """Ask the worker to close its channels and to stop; it may be gone already."""
-        with contextlib.suppress(BenchError):
-            self.order("close")
-            self.order("stop")
-
-    def close(self) -> None:
-        """Wait a little for the worker to end, then end it."""
-        try:
-            self._process.wait(timeout=_STOP)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._control.close()
-        self._log.close()
-
-    def _last_words(self) -> str:
-        self._log.seek(0)
-        text = self._log.read().decode("utf-8", "replace").strip()
-        return text[-_LOG_TAIL:] or "it left no words"
-
-
-def _import_path() -> list[str]:
-    # The worker must find this package and the library wherever this process did.
-    return [entry or os.getcwd() for entry in sys.path]

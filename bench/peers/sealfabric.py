@@ -1,33 +1,29 @@
-"""Ours: two nodes, X25519 identities and a cluster secret, sealed over TCP.
+"""Ours: two nodes, X25519 identities and a cluster secret, always sealed.
 
 Every channel has its own node, as every other peer's channel has its own socket;
-the identities are made once. Streams keep a few operations posted, which is how a
-program that cares for throughput uses a message library with completions.
+the identities are made once.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar
 
 import transport
 
-from .endpoint import LOOPBACK, Bytes, Channel, Endpoint, Listener, Role
+from .endpoint import LOOPBACK, Bytes, Endpoint, Listener, PostingChannel, Role
 
-_OUTSTANDING = 8  # operations posted ahead in a stream
 _PATIENCE = 0.8  # of the deadline, so that the library's own error comes before the watchdog
 
 
 class Sealed(Endpoint):
-    """A node that crosses to its peer over TCP, on this host as on any other."""
+    """A node as it is by default: on one host it may cross through shared memory."""
 
-    about: ClassVar[str] = (
-        "sealed over TCP with shared memory off, AES-256-GCM, received in place with out="
-    )
-    shared_memory: ClassVar[bool] = False
+    about: ClassVar[str] = "sealed, shared memory allowed, AES-256-GCM, received in place with out="
+    shared_memory: ClassVar[bool] = True
 
     def __init__(self, *, role: Role, deadline: float) -> None:
         super().__init__(role=role, deadline=deadline * _PATIENCE)
@@ -87,16 +83,14 @@ class Sealed(Endpoint):
         )
 
 
-class SealedSharedMemory(Sealed):
-    """The same node, allowed to cross through shared memory on this host."""
+class SealedTcp(Sealed):
+    """A node that crosses to its peer over TCP, on this host as on any other."""
 
-    about: ClassVar[str] = (
-        "as sealfabric, with shared memory allowed, which has no effect in this release"
-    )
-    shared_memory: ClassVar[bool] = True
+    about: ClassVar[str] = "as sealfabric, over TCP: shared memory off"
+    shared_memory: ClassVar[bool] = False
 
 
-class SealedChannel(Channel[Bytes]):
+class SealedChannel(PostingChannel[Bytes]):
     """A link of a node of its own."""
 
     def __init__(self, node: transport.Node, other: str, deadline: float) -> None:
@@ -113,25 +107,11 @@ class SealedChannel(Channel[Bytes]):
     def receive(self, destination: Bytes) -> None:
         self._node.recv(destination, source=self._other, timeout=self._deadline)
 
-    def send_many(self, payload: Bytes, count: int) -> None:
-        posted: deque[transport.Work[Any]] = deque()
-        for _ in range(count):
-            if len(posted) == _OUTSTANDING:
-                posted.popleft().wait(self._deadline)
-            posted.append(self._node.isend(payload, to=self._other))
-        for work in posted:
-            work.wait(self._deadline)
+    def post_send(self, payload: Bytes) -> Callable[[], object]:
+        return partial(self._node.isend(payload, to=self._other).wait, self._deadline)
 
-    def receive_many(self, destinations: Sequence[Bytes], count: int) -> None:
-        ahead = min(len(destinations), _OUTSTANDING)
-        posted: deque[transport.Work[Any]] = deque()
-        for index in range(count):
-            if len(posted) == ahead:
-                posted.popleft().wait(self._deadline)
-            place = destinations[index % len(destinations)]
-            posted.append(self._node.irecv(place, source=self._other))
-        for work in posted:
-            work.wait(self._deadline)
+    def post_receive(self, destination: Bytes) -> Callable[[], object]:
+        return partial(self._node.irecv(destination, source=self._other).wait, self._deadline)
 
     def close(self) -> None:
         self._node.close(timeout=1.0)

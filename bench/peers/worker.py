@@ -1,25 +1,16 @@
-"""One worker process: one end of one peer, taking orders on its standard input.
+"""One worker process: one end of one peer, taking orders from the measuring process.
 
-Run as `python -m ….peers.worker PEER ROLE DEADLINE`. Standard input is a socket to
-the measuring process; its end means that process is gone, and the worker exits at
-once. A watchdog that needs no cooperation from the transport ends the worker when
-an order takes longer than the deadline, so that no wait is without end and no peer
-pays for timeouts of its own.
-
-Every timed sequence begins with a message from the receiving end that it is ready
-and ends with its acknowledgement, so that a time spans the whole way.
+Run as `python -m ….peers.worker SOCKET PEER ROLE DEADLINE`. Every timed sequence begins
+with a message from the receiving end that it is ready and ends with its
+acknowledgement, so that a time spans the whole way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
-import queue
 import resource
-import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -28,12 +19,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..errors import BenchError
 from . import endpoint_class
-from .control import Control
 from .endpoint import Bytes, Channel, Endpoint, Listener, Role
+from .serving import serve
 
-EXIT_ORPHANED = 3
 _PATTERN = np.resize(np.arange(251, dtype=np.uint8), 251 * 4096)  # about 1 MiB
 
 
@@ -212,47 +201,14 @@ def _wrong(memory: Bytes) -> int:
     return wrong
 
 
-def serve(worker: Worker, control: Control, deadline: float) -> None:
-    """Carry out orders until told to stop, each within `deadline` seconds."""
-    orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read_orders, args=(control, orders), daemon=True).start()
-    while (order := orders.get())["do"] != "stop":
-        faulthandler.dump_traceback_later(deadline, exit=True)
-        try:
-            value = getattr(worker, order.pop("do"))(**order)
-        except Exception as error:
-            traceback.print_exc()
-            control.send({"error": f"{type(error).__name__}: {error}"})
-        else:
-            control.send({"value": value})
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-
-def _read_orders(control: Control, orders: queue.SimpleQueue[dict[str, Any]]) -> None:
-    while True:
-        try:
-            orders.put(control.receive())
-        except BenchError:
-            # The measuring process is gone; whatever the main thread does is in vain.
-            os._exit(EXIT_ORPHANED)
-
-
 def main(arguments: list[str]) -> None:
-    """Run one worker: peer, role, deadline."""
-    peer, role, deadline = arguments[0], cast(Role, arguments[1]), float(arguments[2])
-    control = Control(socket.socket(fileno=os.dup(0)))
-    try:
-        worker = Worker(endpoint_class(peer)(role=role, deadline=deadline))
-    except Exception as error:
-        traceback.print_exc()
-        control.send({"error": f"{type(error).__name__}: {error}"})
-    else:
-        serve(worker, control, deadline)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Libraries may hold threads that would delay an orderly exit.
-    os._exit(0)
+    """Run one worker: socket, peer, role, deadline."""
+    where, peer, role, deadline = arguments[0], arguments[1], cast(Role, arguments[2]), arguments[3]
+    serve(
+        lambda: Worker(endpoint_class(peer)(role=role, deadline=float(deadline))),
+        where,
+        float(deadline),
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import BenchError
-from ..plot import check_plot
+from ..plot import check_plot, save
 from .experiment import Curve
 from .report import MODEL, Report
 from .runner import CaseOutcomes, Outcome
@@ -34,26 +34,23 @@ def write_plot(report: Report, path: Path) -> None:
             the report has nothing to draw.
     """
     check_plot(path)
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     rows = [(case, panels(case)) for case in report.cases]
     columns = max((len(drawn) for _, drawn in rows), default=0)
     if not columns:
         raise BenchError("nothing to draw: no flow has ended and nothing was sampled")
-    # Ids and dates would make every drawing of the same figures another file.
-    with mpl.rc_context({"svg.hashsalt": "sealfabric"}):
-        figure = Figure(
-            figsize=(_PANEL[0] * columns, _PANEL[1] * len(rows) + 0.6), layout="constrained"
-        )
-        for row, (case, drawn) in enumerate(rows):
-            for column, draw in enumerate(drawn):
-                axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
-                draw(axes, case)
-                if column == 0:
-                    axes.set_title(case.case.title, fontsize=9, loc="left")
-        figure.suptitle(MODEL, fontsize=8)
-        figure.savefig(path, dpi=150, metadata=_undated(path))
+    figure = Figure(
+        figsize=(_PANEL[0] * columns, _PANEL[1] * len(rows) + 0.6), layout="constrained"
+    )
+    for row, (case, drawn) in enumerate(rows):
+        for column, draw in enumerate(drawn):
+            axes = figure.add_subplot(len(rows), columns, row * columns + column + 1)
+            draw(axes, case)
+            if column == 0:
+                axes.set_title(case.case.title, fontsize=9, loc="left")
+    figure.suptitle(MODEL, fontsize=8)
+    save(figure, path)
 
 
 def panels(case: CaseOutcomes) -> list[Draw]:
@@ -66,10 +63,6 @@ def panels(case: CaseOutcomes) -> list[Draw]:
         if panel in present:
             found.append(draw)
     return found
-
-
-def _undated(path: Path) -> dict[str, str | None]:
-    return {"Date": None} if path.suffix.lower() == ".svg" else {"Software": None}
 
 
 def _ended(outcome: Outcome) -> list[float]:

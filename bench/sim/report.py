@@ -20,6 +20,7 @@ from typing import Any
 from transport.sim import Policy
 
 from ..quantities import format_size
+from ..report import aligned
 from .experiment import Experiment, parameters
 from .measures import METRICS, Metric
 from .runner import POLICIES, CaseOutcomes, Outcome
@@ -66,7 +67,7 @@ def render_case(case: CaseOutcomes, seeds: Sequence[int]) -> str:
             for policy in case.policies
         ]
         rows.append((f"{metric.title}{unit}", _value(metric, ideal), *figures))
-    lines = [case.case.title, *_wrapped(_model(case)), *_aligned(rows)]
+    lines = [case.case.title, *_wrapped(_model(case)), *aligned(rows)]
     if several:
         lines.append(f"  seeds {_seeds_in_words(seeds)}: median [least, most]")
     else:
@@ -182,15 +183,3 @@ def _left_lines(case: CaseOutcomes) -> Iterator[str]:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="  ")
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -1,4 +1,4 @@
-"""`bench collectives`: two real ranks, what is printed, and what is written."""
+"""`bench collectives`: real ranks of every library, what is printed, and what is written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import json
 
 import pytest
 
-from bench.collectives import SCHEMA, Measured, Task, add_arguments, run, table
+from bench.collectives import add_arguments, run
+from bench.collectives_report import SCHEMA, Line, Report, render
 from bench.errors import BenchError
+from bench.machine import describe_machine
+from bench.peers import missing
 from bench.rank_worker import OPERATIONS
-
-KIB = 1024
+from bench.ranks import PEERS
+from bench.report import PeerNote
+from bench.timing import Result, Task
 
 
 def arguments(*words):
@@ -20,35 +24,65 @@ def arguments(*words):
     return parser.parse_args(words)
 
 
-def test_every_operation_is_right_and_reported(tmp_path, capsys):
-    target = tmp_path / "collectives.json"
-    words = ("--ranks", "2", "--sizes", "64,64KiB", "--rounds", "1", "--peers", "sealfabric")
+def line(ranks=2, operation="all_reduce", nbytes=4096, wrong=0, **seconds):
+    task = Task(measurement=operation, nbytes=nbytes, unit="s", better="lower")
+    values = {name.replace("_", "-"): each for name, each in seconds.items()}
+    return Line(
+        ranks=ranks, result=Result(task=task, values=values), wrong=dict.fromkeys(values, wrong)
+    )
+
+
+def report(*lines, notes=()):
+    made = Report(machine=describe_machine(), rounds=2)
+    made.add(2, lines, notes)
+    return made
+
+
+def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys):
+    target, picture = tmp_path / "collectives.json", tmp_path / "collectives.svg"
+    words = "--ranks 2 --sizes 100000 --rounds 1 --targets"
     only = ("--only", ",".join(OPERATIONS))
-    assert run(arguments(*words, *only, "--json", str(target))) == 0
+    written = ("--json", str(target), "--plot", str(picture))
+    assert run(arguments(*words.split(), *only, *written)) == 0
     printed = capsys.readouterr().out
-    assert all(f"{each} " in printed for each in OPERATIONS)
     assert "#wrong" in printed
-    report = json.loads(target.read_text(encoding="utf-8"))
-    assert report["schema"] == SCHEMA
-    assert len(report["results"]) == 2 * len(OPERATIONS)
-    for each in report["results"]:
+    assert "all_reduce of 64 B, by gloo" in printed
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert document["schema"] == SCHEMA
+    present = [name for name in PEERS if missing(name) is None]
+    assert [(each["operation"], each["peer"]) for each in document["results"]] == [
+        (operation, name) for operation in OPERATIONS for name in present
+    ]
+    for each in document["results"]:
+        assert f"{each['operation']} " in printed
         assert each["wrong"] == 0
-        assert len(each["seconds"]) == 1
         assert each["seconds"][0] > 0
+        assert each["speedup"].get(each["peer"]) is None
+    for name in set(PEERS) - set(present):
+        assert f"{name}: SKIPPED" in printed
+    assert picture.stat().st_size > 0
 
 
-def test_wrong_elements_are_counted():
-    task = Task(ranks=2, operation="all_reduce", nbytes=4 * KIB)
-    results = {task: {"sealfabric": Measured(seconds=[1e-3], wrong=3)}}
-    line = table(results, 2).splitlines()[-1].split()
-    assert line[:3] == ["all_reduce", "sealfabric", "4096"]
-    assert line[-1] == "3"
+def test_wrong_elements_are_shown_and_make_the_report_flawed():
+    flawed = report(line(sealfabric=(1e-3, 1e-3), wrong=3))
+    columns = render(flawed).splitlines()[-1].split()
+    assert columns[:4] == ["all_reduce", "sealfabric", "4096", "1024"]
+    assert columns[-1] == "3"
+    assert flawed.is_flawed
+    assert not report(line(sealfabric=(1e-3,))).is_flawed
 
 
-def test_the_ratio_is_theirs_by_ours_in_the_same_round():
-    task = Task(ranks=2, operation="all_reduce", nbytes=64)
-    row = {"sealfabric": Measured(seconds=[1.0, 2.0]), "gloo": Measured(seconds=[3.0, 6.0])}
-    assert table({task: row}, 2).splitlines()[-1].split()[-1] == "3.00"
+def test_a_peer_that_failed_is_named_and_makes_the_report_flawed():
+    failed = report(notes=(PeerNote(name="gloo", status="failed", reason="cable cut"),))
+    assert failed.is_flawed
+    assert "gloo: FAILED, cable cut" in render(failed)
+
+
+def test_ratios_are_times_of_the_same_round():
+    row = line(sealfabric=(1.0, 2.0), sealfabric_tcp=(2.0, 4.0), gloo=(3.0, 6.0))
+    assert row.speedup("sealfabric", "gloo") == 3.0
+    assert row.speedup("sealfabric", "sealfabric") is None
+    assert render(report(row)).splitlines()[-1].split()[-2:] == ["3.00", "1.50"]
 
 
 @pytest.mark.parametrize(
@@ -62,11 +96,21 @@ def test_the_ratio_is_theirs_by_ours_in_the_same_round():
     ],
 )
 def test_bus_bandwidth_is_that_of_nccl_tests(operation, ranks, factor):
-    assert Task(ranks=ranks, operation=operation, nbytes=64).bus_factor == factor
+    row = line(ranks=ranks, operation=operation)
+    assert row.bus_factor == factor
+    assert row.busbw(10**9, 0.5) == 2 * factor
 
 
 @pytest.mark.parametrize(
-    "words", [("--peers", "nobody"), ("--only", "sort"), ("--rounds", "0"), ("--ranks", "two")]
+    "words",
+    [
+        ("--peers", "nobody"),
+        ("--peers", "pyzmq"),
+        ("--only", "sort"),
+        ("--rounds", "0"),
+        ("--ranks", "two"),
+        ("--plot", "figure.gif"),
+    ],
 )
 def test_arguments_that_make_no_sense_are_refused(words):
     with pytest.raises(BenchError):

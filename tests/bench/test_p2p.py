@@ -7,65 +7,14 @@ import json
 
 import pytest
 
-from bench.p2p import FULL, MEASUREMENTS, QUICK, add_arguments, measure, run, tasks_for
+from bench.p2p import add_arguments, run
 from bench.report import SCHEMA
-from bench.timing import Task
-
-
-class ScriptedPeer:
-    """A peer whose times are written down, for the arithmetic around them."""
-
-    def one_way(self, nbytes, repeat, *, batch=1):
-        assert nbytes * batch <= max(nbytes, 32 * 2**20)
-        return [2.0, 4.0, 100.0][:repeat]
-
-    def round_trip(self, nbytes, count):
-        return [1.0, 2.0, 30.0]
-
-    def message_rate(self, nbytes, count):
-        return 5.0
-
-    def handshake(self, count):
-        return [7.0, 8.0, 90.0]
 
 
 def arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return parser.parse_args(words)
-
-
-def test_a_full_run_has_every_measurement():
-    tasks = tasks_for(FULL, MEASUREMENTS)
-    assert [(task.measurement, task.nbytes) for task in tasks] == [
-        ("one-way", 65536),
-        ("one-way", 2**20),
-        ("one-way", 2**28),
-        ("round-trip", 64),
-        ("round-trip", 65536),
-        ("rate", 64),
-        ("handshake", 0),
-    ]
-    assert {task.better for task in tasks if task.unit == "s"} == {"lower"}
-
-
-@pytest.mark.parametrize(
-    ("measurement", "unit", "value"),
-    [
-        ("one-way", "bytes/s", 64 / 4.0),
-        ("round-trip", "s", 2.0),
-        ("rate", "messages/s", 5.0),
-        ("handshake", "s", 8.0),
-    ],
-)
-def test_the_value_of_a_round_is_the_median_of_its_samples(measurement, unit, value):
-    task = Task(measurement=measurement, nbytes=64, unit=unit, better="lower")
-    assert measure(ScriptedPeer(), task, FULL) == value
-
-
-def test_quick_is_less_than_full():
-    assert QUICK.rounds < FULL.rounds
-    assert max(QUICK.sizes) < max(FULL.sizes)
 
 
 @pytest.mark.parametrize(
@@ -86,25 +35,35 @@ def test_senseless_arguments_are_refused_before_anything_runs(words, capsys):
 
 
 def test_a_small_real_run_prints_and_writes(tmp_path, capsys):
-    path = tmp_path / "report.json"
-    words = "--quick --rounds 2 --peers pyzmq,tls --only one-way,handshake --sizes 4KiB,9000"
-    assert run(arguments(*words.split(), "--deadline", "20", "--json", str(path))) == 0
+    path, table = tmp_path / "report.json", tmp_path / "report.md"
+    words = (
+        "--quick --rounds 2 --peers sealfabric-tcp,tls --only one-way,handshake,cipher "
+        "--sizes 4KiB,9000 --deadline 20 --targets"
+    )
+    written = ("--json", str(path), "--markdown", str(table))
+    assert run(arguments(*words.split(), *written)) == 0
     text = capsys.readouterr().out
-    assert "one way, 4 KiB: GB/s, higher is better" in text
-    assert "one way, 9000 B: GB/s, higher is better" in text
+    assert "one way, 4 KiB: " in text
+    assert "one way, 9000 B: " in text
+    assert "64 B round trip" in text
+    assert "not measured" in text
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["schema"] == SCHEMA
     assert document["settings"]["rounds"] == 2
     assert {note["name"]: note["status"] for note in document["peers"]} == {
-        "pyzmq": "measured",
+        "sealfabric-tcp": "measured",
         "tls": "measured",
     }
     assert all(note["version"] and note["about"] for note in document["peers"])
-    one_way, other_size, handshake = document["results"]
-    assert set(one_way["peers"]) == set(other_size["peers"]) == {"pyzmq", "tls"}
-    assert set(handshake["peers"]) == {"tls"}
+    one_way, other_size, handshake, cipher = document["results"]
+    both = {"sealfabric-tcp", "tls"}
+    assert set(one_way["peers"]) == set(other_size["peers"]) == set(handshake["peers"]) == both
+    assert set(cipher["peers"]) == {"aes-256-gcm"}
+    assert cipher["peers"]["aes-256-gcm"]["median"] > 1e7
     assert len(one_way["peers"]["tls"]["rounds"]) == 2
     assert one_way["peers"]["tls"]["median"] > 0
+    assert set(one_way["ratios"]["sealfabric-tcp"]) == {"tls"}
+    assert "| 4 KiB one way, sealfabric-tcp | " in table.read_text(encoding="utf-8")
 
 
 def test_memory_alone_runs_no_peers(monkeypatch, capsys):

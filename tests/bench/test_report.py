@@ -27,7 +27,12 @@ ONE_WAY = Result(
 )
 ROUND_TRIP = Result(
     task=Task(measurement="round-trip", nbytes=64, unit="s", better="lower"),
-    values={"pyzmq": (80e-6, 90e-6, 70e-6)},
+    values={"pyzmq": (80e-6, 90e-6, 70e-6), "sealfabric": (2e-3, 2e-3, 2e-3)},
+    p99={"pyzmq": (300e-6, 500e-6, 400e-6)},
+)
+ALONE = Result(
+    task=Task(measurement="cipher", nbytes=2**20, unit="bytes/s", better="higher"),
+    values={"aes-256-gcm": (10e9,)},
 )
 
 
@@ -62,19 +67,30 @@ def report():
     )
 
 
-def test_a_table_has_units_direction_medians_and_ratios():
-    assert render_result(ONE_WAY, "sealfabric").splitlines() == [
-        "one way, 1 MiB: GB/s, higher is better",
-        "  peer        median   min   max  sealfabric / peer",
-        "  sealfabric    4.00  3.00  5.00                  –",  # noqa: RUF001
-        "  pyzmq         4.00  4.00  4.00               1.00",
-    ]
+def test_a_table_has_units_direction_medians_and_ratios_to_each_of_ours():
+    both = Result(task=ONE_WAY.task, values={**ONE_WAY.values, "sealfabric-tcp": (1e9, 2e9, 3e9)})
+    lines = [line.split() for line in render_result(both).splitlines()]
+    assert " ".join(lines[0]) == "one way, 1 MiB: GB/s, higher is better"
+    assert lines[2] == ["sealfabric", "4.00", "3.00", "5.00", "–", "0.50"]  # noqa: RUF001
+    assert lines[3] == ["pyzmq", "4.00", "4.00", "4.00", "1.00", "0.50"]
+    assert lines[4] == ["sealfabric-tcp", "2.00", "1.00", "3.00", "2.00", "–"]  # noqa: RUF001
 
 
-def test_a_table_without_ours_has_no_ratios():
-    lines = render_result(ROUND_TRIP, "sealfabric").splitlines()
+def test_a_latency_has_its_tail_and_the_unit_of_the_quickest():
+    lines = render_result(ROUND_TRIP).splitlines()
     assert lines[0] == "round trip, 64 B: µs, lower is better"
-    assert lines[2].split() == ["pyzmq", "80.00", "70.00", "90.00", "–"]  # noqa: RUF001
+    assert lines[1].split()[:5] == ["peer", "median", "min", "max", "p99"]
+    assert lines[2].split() == ["pyzmq", "80.00", "70.00", "90.00", "400.00", "25.00"]
+    ours = ["sealfabric", "2000.00", "2000.00", "2000.00", "–", "–"]  # noqa: RUF001
+    assert lines[3].split() == ours
+
+
+def test_a_table_of_one_has_no_ratios():
+    assert render_result(ALONE).splitlines() == [
+        "AES-256-GCM on one core, 1 MiB: GB/s, higher is better",
+        "  peer         median    min    max",
+        "  aes-256-gcm   10.00  10.00  10.00",
+    ]
 
 
 def test_the_text_says_who_was_skipped_and_who_failed(report):
@@ -112,9 +128,10 @@ def test_the_document_holds_every_round_in_base_units(report):
             "sealfabric": {"rounds": [3e9, 4e9, 5e9], "median": 4e9, "min": 3e9, "max": 5e9},
             "pyzmq": {"rounds": [4e9, 4e9, 4e9], "median": 4e9, "min": 4e9, "max": 4e9},
         },
-        "ratios": {"pyzmq": {"median": 1.0, "min": 0.75, "max": 1.25}},
+        "ratios": {"sealfabric": {"pyzmq": {"median": 1.0, "min": 0.75, "max": 1.25}}},
     }
-    assert round_trip["ratios"] == {}
+    assert round_trip["peers"]["pyzmq"]["p99"] == [300e-6, 500e-6, 400e-6]
+    assert "p99" not in round_trip["peers"]["sealfabric"]
     assert document["rss"]["nbytes"] == 2**30
     assert document["import_time"]["ratio"]["median"] == 1.25
 

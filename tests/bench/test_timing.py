@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
-from bench.timing import Result, Summary, Task, interleave, ratios, rotated, summarise
+from bench.timing import Result, Run, Sample, Summary, Task, interleave, ratios, rotated, summarise
 
 TASK = Task(measurement="one-way", nbytes=64, unit="bytes/s", better="higher")
 OTHER = Task(measurement="round-trip", nbytes=64, unit="s", better="lower")
@@ -31,7 +31,7 @@ def test_peers_are_interleaved_within_a_round_and_rotate_between_rounds():
 
     def measure(name, task):
         calls.append((task.measurement, name))
-        return 1.0
+        return Sample(value=1.0)
 
     interleave(("a", "b", "c"), (TASK, OTHER), 2, measure)
     assert calls == [
@@ -55,11 +55,29 @@ def test_values_keep_the_order_of_the_rounds():
 
     def measure(name, task):
         counts[name] += 1
-        return float(counts[name])
+        return Sample(value=float(counts[name]))
 
     run = interleave(("a", "b"), (TASK,), 3, measure)
     assert run.results[0].values == {"a": (1.0, 2.0, 3.0), "b": (101.0, 102.0, 103.0)}
     assert run.failures == {}
+
+
+def test_tails_are_kept_where_there_are_some():
+    def measure(name, task):
+        return Sample(value=1.0, p99=3.0 if name == "a" else None)
+
+    (result,) = interleave(("a", "b"), (TASK,), 2, measure).results
+    assert result.p99 == {"a": (3.0, 3.0)}
+    assert set(result.values) == {"a", "b"}
+
+
+def test_a_result_is_found_by_what_was_measured():
+    run = interleave(("a",), (TASK, OTHER), 1, lambda name, task: Sample(value=1.0))
+    found = run.find("round-trip", 64)
+    assert found is not None
+    assert found.task is OTHER
+    assert run.find("round-trip", 65) is None
+    assert Run().find("one-way", 64) is None
 
 
 def test_a_peer_that_fails_leaves_the_run_with_its_reason():
@@ -69,7 +87,7 @@ def test_a_peer_that_fails_leaves_the_run_with_its_reason():
         calls.append(name)
         if name == "b" and calls.count("b") == 2:
             raise BenchError("cable cut")
-        return 1.0
+        return Sample(value=1.0)
 
     run = interleave(("a", "b"), (TASK,), 4, measure)
     assert run.results[0].values == {"a": (1.0, 1.0, 1.0, 1.0)}
@@ -82,7 +100,7 @@ def test_a_peer_without_a_measurement_is_not_asked_for_it():
         ("a", "b"),
         (TASK, OTHER),
         1,
-        lambda name, task: 1.0,
+        lambda name, task: Sample(value=1.0),
         takes_part=lambda name, task: name == "a" or task is TASK,
     )
     assert set(run.results[0].values) == {"a", "b"}
@@ -91,13 +109,13 @@ def test_a_peer_without_a_measurement_is_not_asked_for_it():
 
 def test_rounds_are_announced():
     announced = []
-    interleave(("a",), (TASK,), 3, lambda name, task: 1.0, progress=announced.append)
+    interleave(("a",), (TASK,), 3, lambda name, task: Sample(value=1.0), progress=announced.append)
     assert announced == [0, 1, 2]
 
 
 def test_a_run_without_rounds_is_refused():
     with pytest.raises(BenchError, match="not 0"):
-        interleave(("a",), (TASK,), 0, lambda name, task: 1.0)
+        interleave(("a",), (TASK,), 0, lambda name, task: Sample(value=1.0))
 
 
 def test_summary():

@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         UsageError: the benchmarks are not installed.
     """
     commands = parser.add_subparsers(dest="command", required=True)
-    p2p = commands.add_parser("p2p", help="two processes over loopback, round by round")
+    p2p = commands.add_parser("p2p", help="two processes of one host, round by round")
     benchmarks("p2p").add_arguments(p2p)
-    collectives = commands.add_parser("collectives", help="collective operations, beside Gloo")
+    collectives = commands.add_parser("collectives", help="operations among ranks, beside others")
     benchmarks("collectives").add_arguments(collectives)
     flood = commands.add_parser("flood", help="what a flood of packets leaves of a link")
     benchmarks("flood").add_arguments(flood)

@@ -11,7 +11,7 @@ import pytest
 
 from bench.errors import BenchError
 from bench.peers.control import Control
-from bench.peers.worker import EXIT_ORPHANED
+from bench.peers.serving import EXIT_ORPHANED
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def start():
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.peers.worker", peer, "responder", str(deadline)],
+                [sys.executable, "-m", "bench.peers.worker", "-", peer, "responder", str(deadline)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
