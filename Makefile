@@ -80,7 +80,7 @@ $(DEV): $(CREATED) $(PINS)
 	@touch $@ $(RUNTIME) $(PLOTS)
 
 $(TORCH): $(DEV)
-	$(PIP) install --quiet -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch-dev]'
 	@touch $@
 
 $(CREATED):

@@ -115,7 +115,7 @@ class Group(Reductions, Exchanges):
         to = self._check_other(to, "to")
         tag = _checked_tag(tag)
         view = source_view(array)
-        limit = self._timeout if timeout is None else timeout
+        limit = self.timeout if timeout is None else timeout
         membership = self._membership
         membership.link((to,), min(limit, self._connect_timeout))
         with membership.channel:
@@ -146,7 +146,7 @@ class Group(Reductions, Exchanges):
             source = self._check_other(source, "source")
         tag = _checked_tag(tag)
         destination = None if out is None else destination_view(out)
-        limit = self._timeout if timeout is None else timeout
+        limit = self.timeout if timeout is None else timeout
         membership = self._membership
         if source is not None:
             membership.link((source,), min(limit, self._connect_timeout))

@@ -152,7 +152,7 @@ class Collective:
         waiting = () if self._execution is None else self._execution.waiting_for()
         names = ", ".join(map(self._membership.describe, waiting)) or "nobody"
         return TransportTimeoutError(
-            f"{self} did not end within {self._timeout} s; still waiting for {names}"
+            f"{self} did not end within its timeout of {self._timeout} s; still waiting for {names}"
         )
 
     def end(self, error: TransportError) -> None:
@@ -234,7 +234,7 @@ class Direct:
 
     def late(self) -> TransportError:
         """See `Member`."""
-        return TransportTimeoutError(f"{self} did not end within {self._timeout} s")
+        return TransportTimeoutError(f"{self} did not end within its timeout of {self._timeout} s")
 
     def end(self, error: TransportError) -> None:
         """See `Member`."""

@@ -39,7 +39,7 @@ class Runner:
     ) -> None:
         self._node = node
         self._membership = Membership(node, members, name, keys)
-        self._timeout = timeout
+        self.timeout = timeout
         self._connect_timeout = connect_timeout
         self._tuning = tuning or Tuning()
         self._kernel: Kernel = kernel or NumpyKernel()
@@ -81,7 +81,7 @@ class Runner:
             PeerLostError: a rank cannot be reached.
             TransportError: the group has failed or was closed.
         """
-        limit = self._timeout if timeout is None else timeout
+        limit = self.timeout if timeout is None else timeout
         peers = schedule.peers
         membership = self._membership
         membership.link(peers, min(limit, self._connect_timeout))

@@ -113,6 +113,11 @@ class Work(Generic[T]):
                     self.abandon(CancelledError(f"{self.what} was interrupted"))
             raise
 
+    def rouse(self) -> None:
+        """Have the background thread see to it at once: nobody is going to wait for it here."""
+        if not self._finished:
+            self._driver.rouse()
+
     def cancel(self) -> bool:
         """Withdraw the operation; False where it has ended or can no longer be stopped.
 

@@ -1,0 +1,1 @@
+"""Where frameworks meet the library: the only package that imports any of them."""

@@ -1,0 +1,220 @@
+"""Operations under way, as torch's callers know them.
+
+A `SealedWork` stands for one or several operations of a group, and for what remains to
+be done when they have ended, such as copying a result into the caller's tensors. That
+is done once, by whoever asks first whether the work has ended. Errors come out of every
+way of asking: `wait`, `exception`, the future, and whatever torch builds on these.
+
+The future is made when it is asked for. torch loses an error that is set on a future
+from Python and crashes on some, but carries one safely that is raised in a callback:
+so the future is `source.then(settle)`, and `source` itself always succeeds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Any, Final
+
+import torch.distributed as dist
+from torch.futures import Future
+
+from ...errors import TransportError, TransportTimeoutError
+from ...node import Work
+from .errors import for_torch, seconds
+from .futures import completer
+
+NO_LIMIT: Final = timedelta(0)
+
+
+class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is not checked
+    """One call of torch.distributed under way. Every method may be called from any thread.
+
+    `outputs` are the tensors that hold the result; `finish` is called once, when all
+    `parts` have ended well, and may raise `TransportError`.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Work[Any]],
+        outputs: Sequence[Any],
+        finish: Callable[[], object] | None = None,
+        source_rank: Callable[[Work[Any]], int] | None = None,
+    ) -> None:
+        super().__init__()
+        self._parts = parts
+        self.outputs = outputs
+        self._finish = finish
+        self._rank_of_source = source_rank
+        self._error: Exception | None = None
+        self._settled = False
+        self._lock = threading.Lock()
+        self._future: Any = None
+
+    @classmethod
+    def joined(cls, works: Sequence[SealedWork], outputs: Sequence[Any]) -> SealedWork:
+        """One that ends when all of `works` have."""
+
+        def finish() -> None:
+            for work in works:
+                work.wait()
+
+        return cls([part for work in works for part in work._parts], outputs, finish)
+
+    # --- waiting ---------------------------------------------------------------------------
+
+    def wait(self, timeout: timedelta = NO_LIMIT) -> bool:
+        """Drive the engine until the operation has ended.
+
+        A `timeout` of zero or less is none: the group's still ends every operation.
+
+        Raises:
+            TransportTimeoutError: not in time; the operation goes on.
+            TransportError: what it ended with.
+        """
+        if not self._settled:
+            limit = seconds(timeout) if timeout is not NO_LIMIT else None
+            self._await(limit)
+            self._settle()
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def _await(self, limit: float | None) -> None:
+        deadline = None if limit is None else monotonic() + limit
+        for part in self._parts:
+            try:
+                part.wait(None if deadline is None else max(0.0, deadline - monotonic()))
+            except TransportTimeoutError as error:
+                if not part.done():
+                    raise for_torch(
+                        TransportTimeoutError(
+                            f"{part.what} did not end within its timeout of {limit} s"
+                        )
+                    ) from error
+            except TransportError:
+                continue  # `_settle` tells; until all have ended, their memory is in use
+
+    def _settle(self) -> None:
+        """All parts have ended, or one has failed: take the result over, once."""
+        with self._lock:
+            if self._settled:
+                return
+            error = self._failure()
+            if error is None and self._finish is not None:
+                try:
+                    self._finish()
+                except TransportError as failed:
+                    error = failed
+            self._error = None if error is None else for_torch(error)
+            self._finish = None
+            self._settled = True
+
+    def _failure(self) -> TransportError | None:
+        for part in self._parts:
+            error = part.exception()
+            if error is not None:
+                return error
+        return None
+
+    def _ended(self) -> bool:
+        """Whether all parts have ended; a failed group ends all of them."""
+        return all(part.done() for part in self._parts)
+
+    # --- what torch asks -------------------------------------------------------------------
+
+    def is_completed(self) -> bool:
+        """Whether it has ended, well or not."""
+        if not self._settled and self._ended():
+            self._settle()
+        return self._settled
+
+    def is_success(self) -> bool:
+        """Whether it has ended well."""
+        return self.is_completed() and self._error is None
+
+    def exception(self) -> Exception | None:
+        """What it ended with, or None."""
+        return self._error if self.is_completed() else None
+
+    def synchronize(self) -> None:
+        """The same as `wait` without a limit."""
+        self.wait()
+
+    def result(self) -> list[Any]:
+        """The tensors that hold the result."""
+        self.wait()
+        return list(self.outputs)
+
+    def source_rank(self) -> int:
+        """Of an ended receive: the rank in the group that it came from."""
+        self.wait()
+        if self._rank_of_source is None:
+            raise RuntimeError("only a receive has a source")
+        return self._rank_of_source(self._parts[0])
+
+    def _source_rank(self) -> int:
+        return self.source_rank()
+
+    def get_future(self) -> Any:
+        """A `torch.futures.Future` of the tensors that hold the result."""
+        if self._future is None:
+            self._future = self._made_future()
+        return self._future
+
+    getFuture = get_future  # noqa: N815  # an older name of torch's
+
+    # --- the future ------------------------------------------------------------------------
+
+    def _made_future(self) -> Any:
+        source = self._new_future()
+        future = source.then(self._outcome)
+        if self.is_completed():
+            self._complete(source)
+        else:
+            self._when_ended(lambda: self._complete(source))
+        return future
+
+    def _new_future(self) -> Any:
+        return Future()
+
+    def _when_ended(self, action: Callable[[], None]) -> None:
+        """Run `action` in a thread of its own kind once all parts have ended."""
+        countdown = _Countdown(len(self._parts), lambda: self._in_a_thread(action))
+        for part in self._parts:
+            part.add_done_callback(countdown.one_less)
+        for part in self._parts:
+            part.rouse()
+
+    def _in_a_thread(self, action: Callable[[], object]) -> None:
+        completer.soon(action)
+
+    def _complete(self, source: Any) -> None:
+        self._settle()
+        source.set_result(None)
+
+    def _outcome(self, source: Any) -> list[Any]:
+        del source
+        if self._error is not None:
+            raise self._error
+        return list(self.outputs)
+
+
+class _Countdown:
+    """Calls `action` when `one_less` has been called `count` times; at once for none."""
+
+    def __init__(self, count: int, action: Callable[[], None]) -> None:
+        self._left = count
+        if not count:
+            action()
+        self._action = action
+        self._lock = threading.Lock()
+
+    def one_less(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            self._action()
