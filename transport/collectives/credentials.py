@@ -29,11 +29,13 @@ class Credentials:
         rank: int,
         names: Sequence[str],
         *,
+        in_job: int | None = None,
         identity: Identity | None = None,
         trust: Trust | None = None,
     ) -> Credentials:
         """Return those of the rank that is called `names[rank]` among all `names`.
 
+        `in_job` is its rank in the whole job, where `names` are only some of the job's.
         What is not given comes from the environment; without SEALFABRIC_IDENTITY, and
         where the trust pins no keys, the identity is a new one.
 
@@ -49,7 +51,7 @@ class Credentials:
             raise UsageError(f"the trust pins no key for {listed}{more}")
         pinned = trust.pinned(names[rank])
         if identity is None:
-            identity = _identity(rank, names[rank], pinned)
+            identity = _identity(rank if in_job is None else in_job, names[rank], pinned)
         if pinned is not None and not trust.admits(names[rank], identity.public_key):
             raise UsageError(
                 f"the key of rank {rank} ({names[rank]!r}) is {identity.fingerprint}, "

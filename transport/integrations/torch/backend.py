@@ -73,17 +73,19 @@ class SealedProcessGroup(Described):
         self._works: list[SealedWork] | None = None  # those of one coalesced call
         self._stager: Stager | None = None  # once a tensor lies on a GPU
         self._endpoint: Endpoint | None
-        self._endpoint = Endpoint.take(_rank_in_job(settings), self._store, options)
+        ranks = list(settings.global_ranks_in_group or range(size))
+        self._endpoint = Endpoint.take(rank, ranks, self._store, options)
         try:
-            members = self._endpoint.meet(self._store, rank, size)
+            met = self._endpoint.meet(self._store, ranks)
             self._group = Group(
                 self._endpoint.node,
-                members,
+                {name: each.addresses for name, each in met.items()},
                 name=f"torch {self._label}",
                 timeout=seconds(settings.timeout) or DEFAULT_TIMEOUT,
                 connect_timeout=options.connect_timeout,
                 tuning=options.tuning,
                 kernel=TorchKernel(),
+                keys={name: each.public_key for name, each in met.items()},
             )
         except BaseException:
             self._endpoint.release()
@@ -394,12 +396,6 @@ class SealedProcessGroup(Described):
     start_coalescing = _start_coalescing
     end_coalescing = _end_coalescing
     _set_default_timeout = set_timeout
-
-
-def _rank_in_job(settings: Any) -> int:
-    """This process's rank among all of the job, which names its node."""
-    ranks = list(settings.global_ranks_in_group or ())
-    return int(ranks[settings.group_rank] if ranks else settings.group_rank)
 
 
 def _one(tensors: Sequence[Any]) -> Any:

@@ -23,14 +23,14 @@ class Options:
 
     What is None comes from the environment: the trust from SEALFABRIC_SECRET_FILE or
     SEALFABRIC_TRUST, the identity from SEALFABRIC_IDENTITY or a new one, the addresses
-    from SEALFABRIC_LISTEN or the way to the master. All but `tuning` describe the
-    process's node, so only its first sealed process group may give them.
+    from SEALFABRIC_LISTEN or the way to the master. These, `advertise` and `config`
+    describe the process's node, so only its first sealed process group may give them.
     """
 
     trust: Trust | None = None
     identity: Identity | None = None
     listen: Sequence[str] | None = None
-    name: str | None = None  # of this rank's node; by default `rank-N`, N in the whole job
+    advertise: Sequence[str] | None = None  # where others reach it, if not where it listens
     config: Config | None = None
     tuning: Tuning = field(default_factory=Tuning)
     connect_timeout: float = 60.0  # seconds to link to a peer when an operation first needs it
@@ -38,5 +38,5 @@ class Options:
     @property
     def describes_a_node(self) -> bool:
         """Whether anything is given that a node is made from."""
-        given = (self.trust, self.identity, self.listen, self.name, self.config)
+        given = (self.trust, self.identity, self.listen, self.advertise, self.config)
         return any(each is not None for each in given)
