@@ -10,23 +10,33 @@ from transport.collectives.steps import Buffer, block, combine, place, schedule,
 from transport.collectives.tuning import Tuning
 
 WORK = Buffer.WORK
-OURS, THEIRS = b"ours".ljust(16), b"theirs".ljust(16)
 
 
 class Port:
     """Remembers what is asked of it; the test answers."""
 
     def __init__(self):
-        self.sent, self.wanted, self.disagreements = [], [], []
+        self.sent, self.openings, self.wanted, self.short = [], [], [], []
 
-    def send(self, peer, data, then):
-        self.sent.append((peer, bytes(data), then))
+    def send(self, peer, data, then, *, opening):
+        self.sent.append((peer, bytes(data), then, opening))
+
+    def opened(self, peer, size, then):
+        self.openings.append((peer, size, then))
 
     def receive(self, peer, into, then):
         self.wanted.append((peer, into, then))
 
-    def disagree(self, peer, header):
-        self.disagreements.append((peer, bytes(header)))
+    def cut_short(self, peer):
+        self.short.append(peer)
+
+    def open(self, data=b""):
+        """Answer the oldest opening; its memory is gone right afterwards."""
+        _, size, then = self.openings.pop(0)
+        assert size == len(data)
+        passing = bytearray(data)
+        then(memoryview(passing))
+        passing[:] = bytes(len(passing))
 
     def deliver(self, data):
         """Answer the oldest receive."""
@@ -45,23 +55,26 @@ def begin(steps, array, **tuning):
     execution = Execution(
         schedule(steps, blocks=1),
         {WORK: Area(array.view(np.uint8).data, (0, array.nbytes))},
-        combine=add,
-        headers=lambda peer: (OURS, THEIRS),
-        port=port,
+        add,
+        port,
+        lambda: finished.append(True),
         scratch=Scratch(),
         tuning=Tuning(**{"piece": 8, "inline": 0, "ahead": 2, **tuning}),
         itemsize=1,
-        finished=lambda: finished.append(True),
     )
     execution.start()
     return execution, port, finished
 
 
-def test_a_small_first_piece_travels_behind_the_header():
+def lengths(port):
+    return [len(data) for _, data, _, _ in port.sent]
+
+
+def test_a_small_first_piece_travels_with_the_opening():
     array = np.arange(8, dtype=np.uint8)
     _, port, finished = begin([send(1, block(WORK, 0))], array, inline=8)
-    ((peer, data, then),) = port.sent
-    assert (peer, data) == (1, OURS + array.tobytes())
+    ((peer, data, then, opening),) = port.sent
+    assert (peer, data, opening) == (1, array.tobytes(), True)
     assert not finished
     then()
     assert finished == [True]
@@ -70,27 +83,28 @@ def test_a_small_first_piece_travels_behind_the_header():
 def test_a_large_tensor_is_sent_in_pieces_with_few_under_way():
     array = np.arange(30, dtype=np.uint8)
     _, port, finished = begin([send(1, block(WORK, 0))], array)
-    assert [len(data) for _, data, _ in port.sent] == [16, 8, 8]
+    assert lengths(port) == [0, 8, 8]
+    assert [opening for _, _, _, opening in port.sent] == [True, False, False]
     port.sent[1][2]()
-    assert [len(data) for _, data, _ in port.sent] == [16, 8, 8, 8]
-    for _, _, then in port.sent[2:]:
+    assert lengths(port) == [0, 8, 8, 8]
+    for _, _, then, _ in port.sent[2:]:
         then()
-    assert [len(data) for _, data, _ in port.sent] == [16, 8, 8, 8, 6]
+    assert lengths(port) == [0, 8, 8, 8, 6]
     port.sent[-1][2]()
     assert finished == [True]
-    assert b"".join(data for _, data, _ in port.sent[1:]) == array.tobytes()
+    assert b"".join(data for _, data, _, _ in port.sent[1:]) == array.tobytes()
 
 
 def test_a_piece_is_sent_on_when_it_has_come():
     array = np.zeros(24, np.uint8)
     _, port, finished = begin([place(0, block(WORK, 0)), send(2, block(WORK, 0))], array)
-    assert [data for _, data, _ in port.sent] == [OURS]
-    port.deliver(THEIRS)
+    assert lengths(port) == [0]
+    port.open()
     port.deliver(b"firstone")
-    assert [data for _, data, _ in port.sent[1:]] == [b"firstone"]
+    assert [data for _, data, _, _ in port.sent[1:]] == [b"firstone"]
     port.deliver(b"secondon")
     port.deliver(b"thirdone")
-    for _, _, then in list(port.sent[1:]):
+    for _, _, then, _ in list(port.sent[1:]):
         then()
     port.sent[-1][2]()
     assert finished == [True]
@@ -104,36 +118,19 @@ def test_a_place_is_not_overwritten_while_it_is_being_sent():
         combine(1, block(WORK, 0), block(WORK, 0), received_first=True),
     ]
     _, port, finished = begin(steps, array, inline=8)
-    port.deliver(THEIRS + bytes([1] * 8))
+    port.open(bytes([1] * 8))
     assert array.tolist() == list(range(8)), "our own bytes are still on their way"
     port.sent[0][2]()
     assert array.tolist() == [value + 1 for value in range(8)]
     assert finished == [True]
 
 
-def test_another_header_ends_it_before_anything_is_stored():
-    array = np.zeros(8, np.uint8)
-    _, port, finished = begin([place(1, block(WORK, 0))], array, inline=8)
-    port.deliver(b"another header. " + b"evil" * 2)
-    assert port.disagreements == [(1, b"another header. " + b"evil" * 2)]
-    assert not array.any()
-    assert not finished
-
-
-def test_a_header_without_all_of_its_data_is_no_header():
-    array = np.zeros(8, np.uint8)
-    _, port, finished = begin([place(1, block(WORK, 0))], array, inline=8)
-    port.deliver(THEIRS + b"short")
-    assert port.disagreements
-    assert not finished
-
-
 def test_a_short_piece_ends_it():
     array = np.zeros(16, np.uint8)
     _, port, finished = begin([place(1, block(WORK, 0))], array)
-    port.deliver(THEIRS)
+    port.open()
     port.deliver(b"short")
-    assert port.disagreements == [(1, b"")]
+    assert port.short == [1]
     assert not finished
 
 
@@ -143,7 +140,7 @@ def test_it_says_whom_it_waits_for():
     assert execution.waiting_for() == (3,)
     assert execution.expects(3)
     assert not execution.expects(2)
-    port.deliver(THEIRS + bytes(8))
+    port.open(bytes(8))
     assert execution.waiting_for() == ()
 
 

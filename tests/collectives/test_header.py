@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.collectives.header import MAX_HEADER, MAX_NOTICE, Call, Cause, Header, Notice
+from support.markdown import table
+from transport.collectives.header import (
+    MAX_HEADER,
+    MAX_NOTICE,
+    Call,
+    Cause,
+    Header,
+    Headers,
+    Notice,
+)
 from transport.collectives.reduction import Op
 from transport.errors import (
     ClosedError,
@@ -18,6 +29,7 @@ from transport.errors import (
 )
 from transport.tensor.spec import TensorSpec
 
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "spec.md"
 SPEC = TensorSpec("float32", (3, 4))
 HEADER = Header(Call.ALL_REDUCE, SPEC, Op.SUM, 0, 77, 4)
 
@@ -41,14 +53,14 @@ def test_a_header_says_what_it_was_given(header):
     encoded = header.encode()
     assert len(encoded) % 16 == 0
     assert len(encoded) <= MAX_HEADER
-    assert Header.decode(memoryview(encoded)) == header
+    assert Header.decode(encoded) == header
 
 
 @given(st.binary(max_size=64))
 def test_no_bytes_make_decoding_fail(data):
-    header = Header.decode(memoryview(data))
+    header = Header.decode(data)
     assert header is None or isinstance(header, Header)
-    assert isinstance(HEADER.difference(memoryview(data)), str)
+    assert isinstance(HEADER.difference(data), str)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +122,28 @@ def test_members_raise_what_stands_for_the_cause(error, cause, kind):
     raised = cause.error("said so")
     assert type(raised) is kind
     assert str(raised) == "said so"
+
+
+@pytest.mark.parametrize(
+    ("columns", "members"), [(("call", "operation"), Call), (("cause", "meaning"), Cause)]
+)
+def test_the_codes_are_those_of_the_specification(columns, members):
+    rows = table(SPECIFICATION.read_text(encoding="utf-8"), *columns)
+    assert [tuple(row) for row in rows] == [(str(m.value), m.name.lower()) for m in members]
+
+
+def test_the_reductions_are_those_of_the_specification():
+    rows = table(SPECIFICATION.read_text(encoding="utf-8"), "op", "reduction")
+    expected = [("0", "none"), *((str(op.value), op.name.lower()) for op in Op)]
+    assert [tuple(row) for row in rows] == expected
+
+
+def test_an_opening_is_the_description_of_raw_bytes_and_the_header():
+    headers = Headers(HEADER)
+    assert headers.opening(1, 48) == TensorSpec("bytes", (48,)).encode() + headers.note(1)
+    assert headers.note(1) == HEADER.encode()
+    other = HEADER._replace(root=3)
+    by_peer = Headers(HEADER, lambda peer, inward: other if inward else HEADER)
+    assert by_peer.expected(2) == other
+    assert by_peer.note(2) == HEADER.encode()
+    assert by_peer.opening(2, 0).endswith(other.encode())

@@ -109,8 +109,7 @@ def test_the_ring_sends_no_more_than_it_must(size):
         reducing.ring_all_reduce, contributions(size, count), in_place=True, tuning=Tuning(inline=0)
     )
     per_rank = 4 * count * 2 * (size - 1) / size
-    headers = size * 16
-    assert wire.bytes == size * per_rank + headers
+    assert wire.bytes == size * per_rank
 
 
 @pytest.mark.parametrize("size", [2, 4, 8, 16, 64])

@@ -15,7 +15,6 @@ from transport.collectives.steps import Buffer, Schedule
 from transport.collectives.tuning import Tuning
 
 Array = np.ndarray[Any, np.dtype[Any]]
-HEADER = b"header of 16 b  "
 
 
 class Wire:
@@ -76,14 +75,20 @@ class RankPort:
         self._wire = wire
         self._rank = rank
 
-    def send(self, peer: int, data: memoryview | bytes, then: Callable[[], None]) -> None:
+    def send(
+        self, peer: int, data: memoryview | bytes, then: Callable[[], None], *, opening: bool
+    ) -> None:
         self._wire.send((self._rank, peer), bytes(data), then)
+
+    def opened(self, peer: int, size: int, then: Callable[[memoryview | bytes], None]) -> None:
+        into = memoryview(bytearray(size))
+        self._wire.receive((peer, self._rank), into, lambda length: then(into[:length]))
 
     def receive(self, peer: int, into: memoryview, then: Callable[[int], None]) -> None:
         self._wire.receive((peer, self._rank), into, then)
 
-    def disagree(self, peer: int, header: memoryview) -> None:
-        raise AssertionError(f"rank {self._rank} and rank {peer} disagree")
+    def cut_short(self, peer: int) -> None:
+        raise AssertionError(f"rank {peer} sent rank {self._rank} too few bytes")
 
 
 def carry_out(
@@ -130,13 +135,12 @@ def carry_out(
             Execution(
                 schedule,
                 areas,
-                combine=reduce,
-                headers=lambda _peer: (HEADER, HEADER),
-                port=RankPort(wire, rank),
+                reduce,
+                RankPort(wire, rank),
+                lambda rank=rank: finished.append(rank),  # type: ignore[misc]
                 scratch=Scratch(),
                 tuning=tuning,
                 itemsize=dtype.itemsize,
-                finished=lambda rank=rank: finished.append(rank),  # type: ignore[misc]
             )
         )
     order = list(range(len(executions)))

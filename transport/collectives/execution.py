@@ -5,9 +5,9 @@ receives through a `Port`, and reduces each piece as soon as it has come and wha
 waits for is done. So while one piece is reduced, the next ones are on the wire.
 
 Every (peer, direction) is a lane. A lane's messages follow each other in the order of
-the schedule, at most `Tuning.ahead` of them under way. The first message of a lane
-begins with the operation's header; a first piece of at most `Tuning.inline` bytes
-travels behind it in the same message, and a larger one follows by itself.
+the schedule, at most `Tuning.ahead` of them under way. The first message of a lane opens
+it: the port sees to it that both ranks mean the same operation. A first piece of at most
+`Tuning.inline` bytes travels with the opening, a larger one follows by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from .header import MAX_HEADER
 from .scratch import Scratch
 from .steps import Buffer, Kind, Region, Schedule, Step
 from .tuning import Tuning
@@ -30,16 +29,28 @@ class Port(Protocol):
     received in the order in which they were sent.
     """
 
-    def send(self, peer: int, data: memoryview | bytes, then: Callable[[], None]) -> None:
-        """Send; `then` is called when the memory may be reused."""
+    def send(
+        self, peer: int, data: memoryview | bytes, then: Callable[[], None], *, opening: bool
+    ) -> None:
+        """Send; `then` is called when the memory may be reused.
+
+        `opening`: with what the operation is, as the first message to a peer.
+        """
+        ...
+
+    def opened(self, peer: int, size: int, then: Callable[[memoryview | bytes], None]) -> None:
+        """Receive the first message of a peer; `then` gets its bytes, `size` of them, to look at.
+
+        `then` is not called where the peer means another operation.
+        """
         ...
 
     def receive(self, peer: int, into: memoryview, then: Callable[[int], None]) -> None:
         """Receive; `then` is called with the number of bytes that came."""
         ...
 
-    def disagree(self, peer: int, header: memoryview) -> None:
-        """The peer's header is not the expected one; the execution goes no further."""
+    def cut_short(self, peer: int) -> None:
+        """A piece had fewer bytes than it must; the execution goes no further."""
         ...
 
 
@@ -57,23 +68,21 @@ Combine = Callable[[memoryview, memoryview, memoryview, bool], None]
 class Execution:
     """Carries out one schedule. Not thread-safe: its owner holds the engine.
 
-    `headers(peer)` gives what is sent to a peer and what is expected from it. `finished`
-    is called once, when every step is done: results are complete, and no memory is in
-    use any more.
+    `finished` is called once, when every step is done: results are complete, and no
+    memory is in use any more.
     """
 
     def __init__(
         self,
         schedule: Schedule,
         areas: Mapping[Buffer, Area],
-        *,
         combine: Combine,
-        headers: Callable[[int], tuple[bytes, bytes]],
         port: Port,
+        finished: Callable[[], None],
+        *,
         scratch: Scratch,
         tuning: Tuning,
         itemsize: int,
-        finished: Callable[[], None],
     ) -> None:
         self.port = port
         self.scratch = scratch
@@ -86,7 +95,7 @@ class Execution:
         self._settling = False
         self._stopped = False
         self._lanes: dict[tuple[int, bool], _Lane] = {}
-        self._tasks = [self._task(step, headers) for step in schedule.steps]
+        self._tasks = [self._task(step) for step in schedule.steps]
         for task, after in zip(self._tasks, schedule.after, strict=True):
             for number, piecewise in after:
                 earlier = self._tasks[number]
@@ -94,7 +103,7 @@ class Execution:
                 earlier.dependents.append(task)
         self._left = len(self._tasks)
 
-    def _task(self, step: Step, headers: Callable[[int], tuple[bytes, bytes]]) -> _Task:
+    def _task(self, step: Step) -> _Task:
         at, size = self._memory(step.at, step.extent)
         other = None if step.other is None else self._memory(step.other, step.extent)[0]
         task = _Task(self, step, at, other, -(-size // self.piece) or 1)
@@ -102,7 +111,7 @@ class Execution:
             outward = step.kind is Kind.SEND
             lane = self._lanes.get((step.peer, outward))
             if lane is None:
-                lane = (_Outward if outward else _Inward)(self, step.peer, headers(step.peer))
+                lane = (_Outward if outward else _Inward)(self, step.peer)
                 self._lanes[step.peer, outward] = lane
             lane.tasks.append(task)
             task.lane = lane
@@ -221,9 +230,14 @@ class _Task:
                 return False
         return True
 
-    def arrived(self, number: int, received: memoryview, *, borrowed: bool) -> None:
-        """A piece lies beside its place; `borrowed` memory goes back to the scratch."""
-        self._arrived[number] = received, borrowed
+    def arrived(self, number: int, received: memoryview | bytes, *, borrowed: bool) -> None:
+        """A piece lies beside its place; `borrowed` memory goes back to the scratch.
+
+        Other memory may only be looked at now: what has to wait is copied.
+        """
+        if not borrowed and not self.may(number):
+            received = bytes(received)
+        self._arrived[number] = memoryview(received), borrowed
         self.advance()
 
     def advance(self) -> None:
@@ -267,12 +281,11 @@ class _Task:
 class _Lane:
     """The messages to or from one peer, in order."""
 
-    __slots__ = ("_at", "_execution", "_ours", "_peer", "_theirs", "opened", "tasks", "under_way")
+    __slots__ = ("_at", "_execution", "_peer", "opened", "tasks", "under_way")
 
-    def __init__(self, execution: Execution, peer: int, headers: tuple[bytes, bytes]) -> None:
+    def __init__(self, execution: Execution, peer: int) -> None:
         self._execution = execution
         self._peer = peer
-        self._ours, self._theirs = headers
         self.tasks: list[_Task] = []
         self._at = 0
         self.opened = False
@@ -295,7 +308,7 @@ class _Lane:
         return None
 
     def inline(self, task: _Task) -> bool:
-        """Whether the first piece travels behind the header."""
+        """Whether the first piece travels with the opening."""
         first = min(len(task.at), self._execution.piece)
         return first <= self._execution.tuning.inline
 
@@ -309,12 +322,12 @@ class _Outward(_Lane):
 
     def advance(self) -> None:
         while (task := self.next_task()) is not None:
-            header = b""
-            if not self.opened:
-                header = self._ours
-                if not self.inline(task):
-                    self._open()
-                    continue
+            opening = not self.opened
+            if opening and not self.inline(task):
+                # A large first piece follows the opening, which waits for nothing.
+                self.opened = True
+                self._execution.port.send(self._peer, b"", _nothing, opening=True)
+                continue
             if not task.may(task.posted):
                 return
             self.opened = True
@@ -322,13 +335,8 @@ class _Outward(_Lane):
             task.posted += 1
             self.under_way += 1
             piece = task.piece(task.at, number)
-            data = header + piece if header else piece
-            self._execution.port.send(self._peer, data, partial(self._sent, task, number))
-
-    def _open(self) -> None:
-        """A large first piece follows its header, which waits for nothing."""
-        self.opened = True
-        self._execution.port.send(self._peer, self._ours, _nothing)
+            then = partial(self._sent, task, number)
+            self._execution.port.send(self._peer, piece, then, opening=opening)
 
     def _sent(self, task: _Task, number: int) -> None:
         self.under_way -= 1
@@ -359,26 +367,20 @@ class _Inward(_Lane):
             execution.port.receive(self._peer, into, partial(self._received, task, number, into))
 
     def _open(self, task: _Task) -> None:
-        """Receive the header, and the first piece with it where it is small."""
+        """Receive the opening, and the first piece with it where it is small."""
         self.opened = True
         inline = self.inline(task)
         if inline:
             task.posted += 1
         self.under_way += 1
-        into = memoryview(bytearray(MAX_HEADER + self._execution.tuning.inline))
-        then = partial(self._opened, task if inline else None, into)
-        self._execution.port.receive(self._peer, into, then)
+        size = len(task.piece(task.at, 0)) if inline else 0
+        then = partial(self._opened, task if inline else None)
+        self._execution.port.opened(self._peer, size, then)
 
-    def _opened(self, task: _Task | None, into: memoryview, size: int) -> None:
+    def _opened(self, task: _Task | None, payload: memoryview | bytes) -> None:
         self.under_way -= 1
-        head = len(self._theirs)
-        expected = head if task is None else head + len(task.piece(task.at, 0))
-        if size != expected or into[:head] != self._theirs:
-            self._execution.stop()
-            self._execution.port.disagree(self._peer, into[:size])
-            return
         if task is not None:
-            task.arrived(0, into[head:size], borrowed=False)
+            task.arrived(0, payload, borrowed=False)
         self._execution.stir(self)
         self._execution.settle()
 
@@ -386,7 +388,7 @@ class _Inward(_Lane):
         self.under_way -= 1
         if size != len(into):
             self._execution.stop()
-            self._execution.port.disagree(self._peer, memoryview(b""))
+            self._execution.port.cut_short(self._peer)
             return
         if task.step.kind is Kind.COMBINE:
             task.arrived(number, into, borrowed=True)
@@ -397,4 +399,4 @@ class _Inward(_Lane):
 
 
 def _nothing() -> None:
-    """A header needs no follow-up: it was copied."""
+    """An opening without a piece needs no follow-up: it has no memory."""

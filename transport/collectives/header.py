@@ -1,8 +1,8 @@
 """What ranks tell each other beside the data: what they are doing, and why they stop.
 
-A *header* goes before the first bytes that one rank sends another in an operation. It
-says which operation the sender is in, so that ranks which disagree find out at once
-instead of mixing up their tensors. A *notice* tells the others that the group has
+A *header* goes with the first message that one rank sends another in an operation, behind
+its description. It says which operation the sender is in, so that ranks which disagree
+find out at once instead of mixing up their tensors. A *notice* tells the others that the group has
 failed and who is to blame.
 
 Header, little-endian: u8 version, u8 call, u8 op, u8 length / 16, u32 root, u32 tuning,
@@ -13,7 +13,9 @@ multiple of 16. Notice: u8 version, u8 cause, u16 zero, u32 rank, then UTF-8 tex
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -25,7 +27,13 @@ from ..errors import (
     TransportTimeoutError,
     UsageError,
 )
-from ..tensor.spec import MAX_DIMENSIONS, MalformedSpecError, TensorSpec
+from ..tensor.spec import (
+    MAX_DIMENSIONS,
+    RAW_DTYPE,
+    MalformedSpecError,
+    TensorSpec,
+    interned,
+)
 from .reduction import Op
 
 VERSION: Final = 1
@@ -82,7 +90,7 @@ class Header(NamedTuple):
         return (head + described).ljust(length, b"\0")
 
     @staticmethod
-    def decode(view: memoryview) -> Header | None:
+    def decode(view: bytes) -> Header | None:
         """What a header says; None where it is none of this version."""
         if len(view) < _HEADER.size:
             return None
@@ -102,11 +110,9 @@ class Header(NamedTuple):
         op = "" if self.op is None else f" ({_name(self.op)})"
         return f"{self.call} of {_text(self.spec)}{op}"
 
-    def difference(self, theirs: memoryview) -> str:
+    def difference(self, theirs: bytes) -> str:
         """In words, what the encoding in `theirs` says otherwise."""
         other = Header.decode(theirs)
-        if not len(theirs):
-            return "sent fewer bytes than it announced"
         if other is None:
             return "sent a header that this version does not understand"
         if other.call is not self.call:
@@ -122,7 +128,39 @@ class Header(NamedTuple):
             told.append(f"a group of {other.size}, this rank one of {self.size}")
         if other.tuning != self.tuning:
             told.append("another Tuning than this rank")
-        return f"calls {self.call} with " + "; with ".join(told or ["other padding"])
+        return f"calls {self.call} with " + "; with ".join(told or ["another number of bytes"])
+
+
+class Headers(NamedTuple):
+    """The headers of one operation: of this rank in general, and by peer where they differ.
+
+    `by_peer(peer, inward)` is what is sent to a peer, or expected from it.
+    """
+
+    own: Header
+    by_peer: Callable[[int, bool], Header] | None = None
+
+    def expected(self, peer: int) -> Header:
+        """What a peer should say."""
+        return self.own if self.by_peer is None else self.by_peer(peer, True)
+
+    def note(self, peer: int) -> bytes:
+        """What is said to a peer."""
+        return _encoded(self.own if self.by_peer is None else self.by_peer(peer, False))
+
+    def opening(self, peer: int, size: int) -> bytes:
+        """The whole description of a peer's first message, with `size` bytes of a tensor."""
+        return _opening(self.expected(peer), size)
+
+
+@lru_cache(maxsize=256)
+def _encoded(header: Header) -> bytes:
+    return header.encode()
+
+
+@lru_cache(maxsize=256)
+def _opening(header: Header, size: int) -> bytes:
+    return interned(RAW_DTYPE, (size,)).encode() + header.encode()
 
 
 def _name(op: Op | None) -> str:

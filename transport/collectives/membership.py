@@ -32,7 +32,7 @@ from ..errors import (
 from ..identity import fingerprint
 from ..node import Node, Work
 from ..node.channel import Channel
-from .header import MAX_HEADER, MAX_NOTICE, Cause, Header, Notice
+from .header import MAX_NOTICE, Cause, Header, Notice
 
 log = logging.getLogger("transport")
 
@@ -43,7 +43,6 @@ NOTICE: Final = 2 << 62
 USER_TAGS: Final = 1 << 62
 _KIND: Final = 3 << 62
 
-MAX_OPENING: Final = MAX_HEADER + 64 * 1024  # bytes of a header with what may be behind it
 GRACE: Final = 1.0  # seconds that a notice may take to explain why a peer withdrew
 
 
@@ -359,10 +358,7 @@ class Membership:
 
     def _out_of_step(self, rank: int, number: int) -> None:
         """A rank sent for an operation in which nothing is expected from it."""
-        into = memoryview(bytearray(MAX_OPENING))
-        work = self.channel.receive(into, source=self.names[rank], tag=COLLECTIVE | number)
-        header = Header.decode(into[: work.nbytes]) if work.done() and work.nbytes else None
-        work.cancel()
+        header = Header.decode(self.channel.note_of(self.names[rank], COLLECTIVE | number))
         theirs = "something else" if header is None else header.describe()
         member = self._expecting.get(number)
         ours = f"done with operation {number}" if member is None else f"in {member}"

@@ -8,6 +8,8 @@ depends on nothing else.
 
 from __future__ import annotations
 
+import threading
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -130,23 +132,39 @@ class NumpyKernel:
         self, reduction: Reduction, dtype: str, left: memoryview, right: memoryview, out: memoryview
     ) -> None:
         """See `Kernel`."""
-        kind = _numpy_dtype(dtype)
-        with np.errstate(all="ignore"):
-            _UFUNCS[reduction.op](
-                np.frombuffer(left, kind), np.frombuffer(right, kind), out=np.frombuffer(out, kind)
-            )
+        kind, view = _numpy_dtype(dtype), np.frombuffer
+        _silently(_UFUNCS[reduction.op], view(left, kind), view(right, kind), view(out, kind))
 
     def divide(self, dtype: str, data: memoryview, ranks: int) -> None:
         """See `Kernel`."""
         array = np.frombuffer(data, _numpy_dtype(dtype))
-        with np.errstate(all="ignore"):
-            np.divide(array, array.dtype.type(ranks), out=array)
+        _silently(np.divide, array, array.dtype.type(ranks), array)
 
     def multiply(self, dtype: str, data: memoryview, factor: float, out: memoryview) -> None:
         """See `Kernel`."""
         kind = _numpy_dtype(dtype)
-        with np.errstate(all="ignore"):
-            np.multiply(np.frombuffer(data, kind), kind.type(factor), out=np.frombuffer(out, kind))
+        source, target = np.frombuffer(data, kind), np.frombuffer(out, kind)
+        _silently(np.multiply, source, kind.type(factor), target)
+
+
+_thread: Final = threading.local()
+
+
+def _silently(ufunc: np.ufunc, left: Array, right: Any, out: Array) -> None:
+    """Compute without warnings of overflow and the like.
+
+    numpy keeps what it warns of in the context of the caller. To enter a context that was
+    set up once costs a fifth of setting one up; before numpy 2, contexts do not carry it.
+    """
+    context: Context | None = getattr(_thread, "context", None)
+    if context is not None:
+        context.run(ufunc, left, right, out=out)
+        return
+    with np.errstate(all="ignore"):
+        context = copy_context()
+        ufunc(left, right, out=out)
+    if context.run(np.geterr)["over"] == "ignore":
+        _thread.context = context
 
 
 @lru_cache(maxsize=64)

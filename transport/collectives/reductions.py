@@ -7,15 +7,17 @@ from functools import partial
 from typing import Any
 
 from ..node import Work
+from ..tensor.spec import TensorSpec
 from ..tensor.views import DestinationView, SourceView, source_view
 from .execution import Area
 from .header import Call, Header
 from .operands import even_bounds, even_rows, nothing, output, rows, split_bounds, stored, updatable
 from .reduction import PremulSum, Reduction, reduction
-from .runner import Runner
+from .runner import Plan, Runner
 from .steps import Buffer
 
 INPUT, WORK = Buffer.INPUT, Buffer.WORK
+_MOST_PLANS = 256
 
 
 class Reductions(Runner):
@@ -30,21 +32,36 @@ class Reductions(Runner):
         timeout: float | None = None,
     ) -> Work[Any]:
         """Begin `all_reduce`."""
-        asked = reduction(op)
-        source, target, areas, home = self._reduced(array, out, asked)
-        spec = source.spec
-        schedule = self._tuning.all_reduce(
-            spec.nbytes, self.rank, self.size, home, asked, spec.dtype
-        )
-        bounds = even_bounds(spec.nbytes // spec.itemsize, schedule.blocks, spec.itemsize)
-        return self._begin(
-            Header(Call.ALL_REDUCE, spec, asked.op),
-            schedule,
+        plan = None
+        if out is None:
+            target = updatable(array)
+            plan = self._plans.get((op, target.spec))
+        if plan is None:
+            asked = reduction(op)
+            source, target, areas, home = self._reduced(array, out, asked)
+            plan = self._planned(source.spec, asked, home)
+            if out is None and asked.factor is None:
+                self._plans[op, target.spec] = plan
+        else:
+            areas = {WORK: target.data}
+        bounds = plan.bounds
+        return self._run(
+            plan.headers,
+            plan.schedule,
             {buffer: Area(data, bounds) for buffer, data in areas.items()},
-            reduction=asked,
-            then=partial(stored, target),
-            timeout=timeout,
+            plan.combine,
+            partial(stored, target),
+            timeout,
         )
+
+    def _planned(self, spec: TensorSpec, asked: Reduction, home: Buffer) -> Plan:
+        """How ranks all_reduce tensors of this dtype and shape."""
+        if len(self._plans) >= _MOST_PLANS:
+            self._plans.clear()
+        chosen = self._tuning.all_reduce(spec.nbytes, self.rank, self.size, home, asked, spec.dtype)
+        headers = self._headers(Header(Call.ALL_REDUCE, spec, asked.op))
+        bounds = even_bounds(spec.nbytes // spec.itemsize, chosen.blocks, spec.itemsize)
+        return Plan(headers, chosen, bounds, self._combine(asked, headers.own))
 
     def all_reduce(
         self,

@@ -7,19 +7,30 @@ under the engine's lock; from there on completed messages carry it further.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from ..errors import UsageError
 from ..node import Node, Work
+from ..tensor.spec import TensorSpec
+from .brief import Brief
 from .execution import Area, Combine, Execution
-from .header import Header
+from .header import Header, Headers
 from .membership import Membership
-from .operation import Collective
+from .operation import Staged
 from .reduction import Kernel, NumpyKernel, Op, Reduction
 from .scratch import Scratch
 from .steps import Buffer, Schedule
 from .tuning import Tuning
+
+
+class Plan(NamedTuple):
+    """What does not change between operations on tensors of the same dtype and shape."""
+
+    headers: Headers
+    schedule: Schedule
+    bounds: Sequence[int]
+    combine: Combine
 
 
 class Runner:
@@ -45,6 +56,7 @@ class Runner:
         self._kernel: Kernel = kernel or NumpyKernel()
         self._fingerprint = self._tuning.fingerprint
         self._scratch = Scratch()
+        self._plans: dict[tuple[object, TensorSpec], Plan] = {}
         self.rank = self._membership.rank
         self.size = self._membership.size
         self.members = self._membership.names
@@ -81,53 +93,69 @@ class Runner:
             PeerLostError: a rank cannot be reached.
             TransportError: the group has failed or was closed.
         """
+        headers = self._headers(header)
+        combine: Combine = _no_reduction
+        if reduction is not None:
+            combine = self._combine(reduction, headers.own)
+        return self._run(headers, schedule, areas, combine, then, timeout, slot, keep)
+
+    def _run(
+        self,
+        headers: Headers,
+        schedule: Schedule,
+        areas: Mapping[Buffer, Area],
+        combine: Combine,
+        then: Callable[[], object],
+        timeout: float | None,
+        slot: int = 0,
+        keep: object = None,
+    ) -> Work[Any]:
+        """Begin what is prepared; see `_begin`."""
         limit = self.timeout if timeout is None else timeout
         peers = schedule.peers
         membership = self._membership
         membership.link(peers, min(limit, self._connect_timeout))
-        one = header(self.rank, False) if callable(header) else header
         with membership.channel:
             membership.check()
             membership.check_links(peers)
-            expected = partial(self._header_of, header)
-            operation = Collective(membership, expected, _Described(one), limit)
             memory = dict(areas)
+            partial_results = schedule.slots * slot
+            small = sum(len(area.data) for area in areas.values()) + partial_results
+            brief = schedule.brief and small <= self._tuning.inline
             release: Callable[[], None] = _nothing
             if schedule.slots:
-                data, release = self._scratch.area(schedule.slots * slot)
+                if brief:
+                    data = memoryview(bytearray(partial_results))
+                else:
+                    data, release = self._scratch.area(partial_results)
                 bounds = [slot * number for number in range(schedule.slots + 1)]
                 memory[Buffer.TEMP] = Area(data, bounds)
-            execution = Execution(
+            if brief:
+                operation = Brief(membership, headers, limit)
+                operation.begin(schedule, memory, combine, then, keep)
+                return operation.work
+            staged = Staged(membership, headers, limit)
+            execution = partial(
+                Execution,
                 schedule,
                 memory,
-                combine=_no_reduction if reduction is None else self._combine(reduction, one),
-                headers=self._encoded(header),
-                port=operation,
+                combine,
                 scratch=self._scratch,
                 tuning=self._tuning,
-                itemsize=one.spec.itemsize,
-                finished=operation.finished,
+                itemsize=headers.own.spec.itemsize,
             )
-            operation.begin(execution, then, release, keep)
-        return operation.work
+            staged.begin(execution, then, release, keep)
+        return staged.work
 
-    def _header_of(
-        self, header: Header | Callable[[int, bool], Header], peer: int, inward: bool = True
-    ) -> Header:
-        known = header(peer, inward) if callable(header) else header
-        return known._replace(tuning=self._fingerprint, size=self.size)
-
-    def _encoded(
-        self, header: Header | Callable[[int, bool], Header]
-    ) -> Callable[[int], tuple[bytes, bytes]]:
-        """What is sent to a peer, and what is expected from it."""
-        if callable(header):
-            return lambda peer: (
-                self._header_of(header, peer, False).encode(),
-                self._header_of(header, peer, True).encode(),
-            )
-        encoded = _encoded(self._header_of(header, 0))
-        return lambda peer: (encoded, encoded)
+    def _headers(self, header: Header | Callable[[int, bool], Header]) -> Headers:
+        """With what is the same for all operations of this group."""
+        tuning, size = self._fingerprint, self.size
+        if not callable(header):
+            return Headers(header._replace(tuning=tuning, size=size))
+        return Headers(
+            header(self.rank, False)._replace(tuning=tuning, size=size),
+            lambda peer, inward: header(peer, inward)._replace(tuning=tuning, size=size),
+        )
 
     def _combine(self, reduction: Reduction, header: Header) -> Combine:
         kernel, dtype, size = self._kernel, header.spec.dtype, self.size
@@ -140,21 +168,6 @@ class Runner:
                     kernel.divide(dtype, out, size)
 
         return combine
-
-
-@lru_cache(maxsize=256)
-def _encoded(header: Header) -> bytes:
-    return header.encode()
-
-
-class _Described:
-    """An operation in words, put together only where somebody reads them."""
-
-    def __init__(self, header: Header) -> None:
-        self._header = header
-
-    def __str__(self) -> str:
-        return self._header.describe()
 
 
 def _no_reduction(left: memoryview, right: memoryview, out: memoryview, final: bool) -> None:

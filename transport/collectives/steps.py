@@ -101,7 +101,8 @@ class Schedule:
 
     `blocks` is how many blocks a tensor that all ranks have is divided into, `slots` how
     many slots TEMP needs, each with room for the largest block. `peers` are the ranks
-    that this one exchanges messages with, in order of first use.
+    that this one exchanges messages with, in order of first use. `brief` says that no peer
+    sends or is sent to more than once: then small tensors need one packet each way.
     """
 
     steps: tuple[Step, ...]
@@ -109,18 +110,21 @@ class Schedule:
     blocks: int
     slots: int
     peers: tuple[int, ...]
+    brief: bool
 
 
 def schedule(steps: list[Step], *, blocks: int) -> Schedule:
     """`steps` with the order that their regions force on them."""
     after = tuple(tuple(_earlier(steps, index)) for index in range(len(steps)))
     regions = [region for step in steps for region in (*step.reads(), *step.writes())]
+    lanes = [(step.peer, step.kind is Kind.SEND) for step in steps if step.kind is not Kind.COPY]
     return Schedule(
         steps=tuple(steps),
         after=after,
         blocks=blocks,
         slots=max((each.last for each in regions if each.buffer is Buffer.TEMP), default=0),
         peers=tuple(dict.fromkeys(step.peer for step in steps if step.peer >= 0)),
+        brief=len(set(lanes)) == len(lanes),
     )
 
 

@@ -29,7 +29,7 @@ class Tuning:
     """
 
     piece: int = 1 * MIB  # large messages are cut into these, to reduce while others travel
-    inline: int = 16 * KIB  # a first piece up to this travels behind its header
+    inline: int = 64 * KIB  # a first piece up to this travels behind its header
     ahead: int = 4  # pieces to or from one peer that are under way at once
     pair_limit: int = 2 * MIB  # all_reduce of two ranks: exchange it whole up to this
     doubling_limit: int = 64 * KIB  # the same for more ranks, who exchange it several times

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import ClosedError, PeerLostError, TransportError
 from ..tensor.spec import RAW_DTYPE, interned
 from ..tensor.views import DestinationView, SourceView
+from .claims import Claim, Taken
 from .directory import Directory
 from .driver import Driver, Waitable
 from .engine import Engine
@@ -90,18 +91,24 @@ class Channel:
 
     # --- messages --------------------------------------------------------------------
 
-    def send(self, data: memoryview | bytes, *, to: str, tag: int) -> Work[None] | None:
+    def send(
+        self, data: memoryview | bytes, *, to: str, tag: int, note: bytes = b""
+    ) -> Work[None] | None:
         """Begin to send bytes; None where their memory is free already. Holds the engine.
+
+        `note` reaches the peer's channel with the message: see `claim` and `note_of`.
 
         Raises:
             PeerLostError, ClosedError: there is no link any more.
         """
         view = memoryview(data)
         return self.send_tensor(
-            SourceView(interned(RAW_DTYPE, (len(view),)), view, data), to=to, tag=tag
+            SourceView(interned(RAW_DTYPE, (len(view),)), view, data), to=to, tag=tag, note=note
         )
 
-    def send_tensor(self, view: SourceView, *, to: str, tag: int) -> Work[None] | None:
+    def send_tensor(
+        self, view: SourceView, *, to: str, tag: int, note: bytes = b""
+    ) -> Work[None] | None:
         """Begin to send a tensor; None where its memory is free already. Holds the engine.
 
         Raises:
@@ -111,7 +118,7 @@ class Channel:
         link = self._directory.link_to(to)
         if link is None:
             raise PeerLostError(f"peer {to!r} is not linked: {self._directory.lost.get(to)}")
-        message = self._messages.post(link, view, context=self.context, tag=tag)
+        message = self._messages.post(link, view, context=self.context, tag=tag, note=note)
         if message is None:
             return None
         return self._messages.follow(link, message, view, tag)
@@ -133,6 +140,37 @@ class Channel:
             work.cancel()
             raise PeerLostError(f"{work.what} failed: {lost}")
         return work
+
+    def claim(
+        self,
+        size: int,
+        taken: Taken,
+        failed: Callable[[TransportError], None],
+        *,
+        source: str,
+        tag: int,
+    ) -> Claim:
+        """Expect one message of `size` bytes; `taken` may be called at once. Holds the engine.
+
+        There is one claim for each source and tag. See `Claim`.
+
+        Raises:
+            PeerLostError: the source is gone, and nothing of it waits.
+        """
+        claim = Claim((self.context, source, tag), size, taken, failed)
+        lost = self._directory.lost.get(source)
+        if lost is not None and not self._messages.has(*claim.key):
+            raise PeerLostError(f"peer {source!r} is gone: {lost}")
+        self._messages.claim(claim)
+        return claim
+
+    def unclaim(self, claim: Claim) -> None:
+        """End a claim that was not taken. Holds the engine."""
+        self._messages.unclaim(claim)
+
+    def note_of(self, source: str, tag: int) -> bytes:
+        """The note of the oldest message of this kind that nobody claims. Holds the engine."""
+        return self._messages.note_of(source, self.context, tag)
 
     def discard(self, source: str | None = None) -> None:
         """Drop the messages, of one peer or of all, that no receive has claimed.

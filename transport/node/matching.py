@@ -98,6 +98,11 @@ class Matcher(Generic[A, P]):
         key = self._first_matching(receive.context, receive.source, receive.tag)
         return None if key is None else self._take(self._unexpected, key)
 
+    def take_exact(self, context: int, source: str, tag: int) -> A | None:
+        """Take the message that arrived first of this very source and tag."""
+        key = (context, source, tag)
+        return self._take(self._unexpected, key) if key in self._unexpected else None
+
     def peek(self, context: int, source: str | None, tag: int | None) -> A | None:
         """The message that such a receive would take, left in place."""
         key = self._first_matching(context, source, tag)

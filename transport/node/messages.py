@@ -25,6 +25,7 @@ from ..link.inbox import IncomingMessage
 from ..link.outbox import OutgoingMessage
 from ..tensor.spec import MalformedSpecError, TensorSpec
 from ..tensor.views import DestinationView, SourceView, check_fits, new_array
+from .claims import Claim, Claims
 from .engine import Engine
 from .matching import Matcher
 from .work import Work
@@ -86,14 +87,17 @@ class Messages:
         self._config = config
         self._matcher: Matcher[Message, Receive] = Matcher()
         self._watchers: dict[int, Callable[[str, int], None]] = {}  # by context
+        self._claims = Claims()
         self.drops: Counter[str] = Counter()
 
     # --- sending ---------------------------------------------------------------------
 
     def post(
-        self, link: Link, view: SourceView, *, context: int, tag: int
+        self, link: Link, view: SourceView, *, context: int, tag: int, note: bytes = b""
     ) -> OutgoingMessage | None:
         """Queue a message; None where the buffer is free already.
+
+        `note` is what the owner of the context says of it, behind its description.
 
         Raises:
             LimitError: larger than `Config.message_limit`.
@@ -105,7 +109,7 @@ class Messages:
                 f"message of {spec.nbytes} bytes exceeds Config.message_limit of "
                 f"{self._config.message_limit}"
             )
-        message = link.send(view.data, spec.encode(), context=context, tag=tag)
+        message = link.send(view.data, spec.encode() + note, context=context, tag=tag)
         self._engine.touch(link)
         return message
 
@@ -130,6 +134,36 @@ class Messages:
         withdrawn = link.withdraw(message)
         self._engine.touch(link)
         return withdrawn
+
+    # --- claims ----------------------------------------------------------------------
+
+    def claim(self, claim: Claim) -> None:
+        """Wait for one message; it is taken at once where it has come already."""
+        message = self._matcher.take_exact(*claim.key)
+        if message is None:
+            self._claims.post(claim)
+            return
+        # What has waited is no longer in the packet that it came in.
+        message.incoming.payload = None if message.payload is None else memoryview(message.payload)
+        claim.hand_over(message.link, message.incoming)
+        self._engine.touch(message.link)
+
+    def has(self, context: int, source: str, tag: int) -> bool:
+        """Whether an unclaimed message of this kind waits."""
+        return self._matcher.peek(context, source, tag) is not None
+
+    def unclaim(self, claim: Claim) -> None:
+        """End a claim, wherever it stands; nothing is handed over any more."""
+        link = self._claims.give_up(claim)
+        if link is not None:
+            self._engine.touch(link)
+
+    def note_of(self, source: str, context: int, tag: int) -> bytes:
+        """What the oldest unclaimed message of this kind has behind its description."""
+        message = self._matcher.peek(context, source, tag)
+        if message is None:
+            return b""
+        return message.incoming.description[len(message.spec.encode()) :]
 
     # --- receiving -------------------------------------------------------------------
 
@@ -177,12 +211,18 @@ class Messages:
         return self._matcher.peek(context, source, tag)
 
     def arrived(self, link: Link, incoming: IncomingMessage) -> None:
+        claim = self._claims.take(link, incoming)
+        if claim is not None:
+            claim.hand_over(link, incoming)
+            self._engine.touch(link)
+            return
         try:
             spec, end = TensorSpec.decode(incoming.description)
         except MalformedSpecError:
             self._reject(link, incoming, MALFORMED)
             return
-        if end != len(incoming.description) or spec.nbytes != incoming.size:
+        noted = end != len(incoming.description)
+        if spec.nbytes != incoming.size or (noted and not incoming.context):
             self._reject(link, incoming, MALFORMED)
             return
         if incoming.size > self._config.message_limit:
@@ -290,6 +330,8 @@ class Messages:
                 receive = incoming.owner
                 if isinstance(receive, Receive) and receive.message is not None:
                     self._finish(receive.message, receive)
+                elif isinstance(receive, Claim):
+                    receive.placed()
             case MessageSealed(message):
                 _work_of(message).finish(None)
             case MessageDeclined(message):
@@ -315,6 +357,8 @@ class Messages:
                 # Not a byte of it has come, so the receive stands as if it had not been announced.
                 self._matcher.post_again(owner)
                 self._let_go_by(owner)
+        elif isinstance(owner, Claim):
+            owner.withdrawn()
 
     def _link_failed(self, link: Link, failed: Failed) -> None:
         """Every operation under way with this peer ends, naming itself and the cause."""
@@ -328,18 +372,22 @@ class Messages:
             elif isinstance(owner, Receive):
                 owner.message = None
                 _fail(owner.work, failed.error)
+            elif isinstance(owner, Claim):
+                owner.failed(failed.error)
 
     def peer_lost(self, peer: str, error: TransportError) -> None:
         """No link to `peer` is left: receives that only it could satisfy end."""
         for receive in self._matcher.posted_for(peer):
             self._matcher.remove_posted(receive)
             _fail(receive.work, error)
+        self._claims.fail(error, peer)
 
     def fail_all(self, error: TransportError) -> None:
         """The node is closed: every posted receive ends."""
         for receive in self._matcher.all_posted():
             self._matcher.remove_posted(receive)
             _fail(receive.work, error)
+        self._claims.fail(error)
 
     @property
     def unclaimed(self) -> int:
