@@ -67,6 +67,7 @@ class Job:
     size: int
     arguments: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
+    of_rank: dict[int, dict[str, str]] = field(default_factory=dict)
     said: list[list[dict[str, object]]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
@@ -91,19 +92,30 @@ class Job:
             "JOB_FOLDER": str(folder),
             **self.variables,
         }
-        shared = {name: value for name, value in shared.items() if value}
         command = [sys.executable, str(PROJECT_ROOT / "tests" / self.script), *self.arguments]
         for rank in range(self.size):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **self.of_rank.get(rank, {})}
+            variables = {name: value for name, value in {**shared, **own}.items() if value}
             self.ranks.append(
                 subprocess.Popen(
                     command,
-                    env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                    env=variables,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
                 )
             )
         return self
+
+    def line_of(self, rank: int) -> dict[str, object]:
+        """What a rank says next; waits for it."""
+        stream = self.ranks[rank].stdout
+        assert stream is not None
+        for line in stream:
+            if line.startswith("SAY "):
+                said: dict[str, object] = json.loads(line.removeprefix("SAY "))
+                return said
+        raise AssertionError(f"rank {rank} ended and said nothing")
 
     def finish(self) -> Job:
         """Wait until every rank has ended; none is left behind."""
