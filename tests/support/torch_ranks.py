@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -32,6 +33,12 @@ def check(function: Callable[[], object]) -> Callable[[], object]:
     """Register a check; every rank runs it, and it raises where something is wrong."""
     checks[function.__name__] = function
     return function
+
+
+def checks_of(script: str) -> list[str]:
+    """The names of the checks in a script, without running it."""
+    text = (PROJECT_ROOT / "tests" / script).read_text(encoding="utf-8")
+    return re.findall(r"^@check\ndef (\w+)", text, re.M)
 
 
 def main() -> None:

@@ -146,3 +146,20 @@ def test_a_broadcast_target_is_refused():
 def test_a_device_tensor_is_refused():
     with pytest.raises(UsageError, match=r"device cuda.*not supported"):
         source_view(torch.ones(2, device="cuda"))
+
+
+def test_a_view_leaves_the_storage_as_resizable_as_it_was():
+    """FSDP frees and regrows storages all the time."""
+    tensor = torch.ones(4)
+    view = source_view(tensor)
+    assert bytes(view.data) == raw(torch.ones(4))
+    del view
+    destination_view(tensor)
+    tensor.untyped_storage().resize_(0)
+    assert tensor.untyped_storage().nbytes() == 0
+
+
+def test_a_view_keeps_its_tensor_alive():
+    data = source_view(torch.full((1000,), 7, dtype=torch.uint8)).data
+    torch.zeros(1000, dtype=torch.uint8)  # would take the memory, were it free
+    assert bytes(data) == bytes([7]) * 1000

@@ -1,8 +1,9 @@
 """Bytes of torch tensors on the CPU, without importing torch.
 
 A torch tensor can only exist where the caller has imported torch, so the module is
-taken from `sys.modules` and never loaded here. The bytes are reached through a
-uint8 view, since numpy, DLPack and memoryview know neither bfloat16 nor float8.
+taken from `sys.modules` and never loaded here. The bytes are reached by their address:
+numpy, DLPack and memoryview know neither bfloat16 nor float8, and `Tensor.numpy()` makes
+a storage that cannot be resized ever after, which sharded training lives by.
 
 Invariants: nothing here changes a tensor except `Memory.copy_back`, and autograd
 sees none of it: what is received is data, not an operation to differentiate.
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..errors import UsageError
 from .spec import DTYPE_NAMES, RAW_DTYPE
@@ -79,14 +82,32 @@ def _is_plain(tensor: Any) -> bool:
     return bool(tensor.is_contiguous()) and not tensor.is_conj() and not tensor.is_neg()
 
 
+class _Bytes:
+    """The memory of a tensor, for numpy to look at; what looks keeps the tensor alive."""
+
+    __slots__ = ("__array_interface__", "_tensor")
+
+    def __init__(self, tensor: Any, address: int, size: int) -> None:
+        self._tensor = tensor
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
 def _bytes_of(plain: Any) -> memoryview:
+    # Subclasses (fake, functional, wrapped tensors) may own no memory at all.
     try:
-        flat = plain.reshape(-1).view(sys.modules["torch"].uint8).numpy()
+        size, address = plain.nbytes, plain.data_ptr()
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        # Subclasses (fake, functional, wrapped tensors) may own no memory at all.
         raise UsageError(f"cannot use the memory of {type(plain).__name__}: {error}") from error
-    data: memoryview = flat.data
-    return data
+    if not size:
+        return memoryview(bytearray())
+    if not address:
+        raise UsageError(f"cannot use the memory of {type(plain).__name__}: it has none")
+    return np.asarray(_Bytes(plain, address, size)).data
 
 
 def _checked_name(tensor: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -14,16 +13,14 @@ import pytest
 
 from support.nodes import SECRET
 from support.source_tree import PROJECT_ROOT
-from support.torch_ranks import OK, Job
+from support.torch_ranks import OK, Job, checks_of
 from transport import Identity
 from transport.identity.attestation import EmbeddedAttester, EmbeddedAuthority
 
 pytest.importorskip("torch")
 
 SCRIPT = "integrations/torch/job_failures.py"
-CHECKS = re.findall(
-    r"^@check\ndef (\w+)", (PROJECT_ROOT / "tests" / SCRIPT).read_text(encoding="utf-8"), re.M
-)
+CHECKS = checks_of(SCRIPT)
 
 
 @pytest.fixture(scope="module")

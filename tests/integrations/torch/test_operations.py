@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from support.source_tree import PROJECT_ROOT
-from support.torch_ranks import OK, Job
+from support.torch_ranks import OK, Job, checks_of
 
 pytest.importorskip("torch")
 
 SCRIPT = "integrations/torch/job_operations.py"
-CHECKS = re.findall(
-    r"^@check\ndef (\w+)", (PROJECT_ROOT / "tests" / SCRIPT).read_text(encoding="utf-8"), re.M
-)
+CHECKS = checks_of(SCRIPT)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
