@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", default="2,4", help="numbers of processes (default 2,4)")
     parser.add_argument("--only", default="all_reduce", help=f"some of {','.join(OPERATIONS)}")
     parser.add_argument("--sizes", default=SIZES, help=f"default {SIZES}")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)}, or mpi; beside ours")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a measurement takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")

@@ -129,16 +129,18 @@ def _against_size(
                     medians.append(middle)
                     below.append(middle - ends[0])
                     above.append(ends[1] - middle)
-            ours = name in OURS
+            # Ours through torch have the colour of ours, dotted.
+            named = name.removeprefix("torch-").replace("sealed", "sealfabric")
+            ours = named in OURS
             axes.errorbar(
                 sizes,
                 medians,
                 yerr=[below, above],
                 capsize=2,
                 label=name,
-                color=f"C{list(CATALOGUE).index(name)}",  # the same in every picture
+                color=f"C{list(CATALOGUE).index(named)}",  # the same in every picture
                 linewidth=2.5 if ours else 1.2,
-                linestyle="-" if ours else "--",
+                linestyle="--" if not ours else "-" if named == name else ":",
                 marker="o" if ours else ".",
             )
         sizes = [result.task.nbytes for result in results]

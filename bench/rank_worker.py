@@ -100,21 +100,24 @@ class SealfabricRank(Rank):
         self._group.close()
 
 
-class GlooRank(Rank):
-    """PyTorch's CPU backend: plaintext TCP, since its wheels have no TLS."""
+class TorchRank(Rank):
+    """A process group of torch.distributed; the ranks meet in a file.
 
-    def __init__(self, rank: int, size: int, address: str) -> None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    A TCPStore would listen on every interface.
+    """
+
+    def __init__(self, rank: int, size: int, store: str, backend: str, options: Any) -> None:
         # Untyped on purpose: torch is absent where this project is type-checked.
         self._torch: Any = importlib.import_module("torch")
         self._distributed: Any = importlib.import_module("torch.distributed")
         self.rank, self.size = rank, size
         self._distributed.init_process_group(
-            "gloo",
-            store=self._distributed.FileStore(address, size),
+            backend,
+            store=self._distributed.FileStore(store, size),
             rank=rank,
             world_size=size,
             timeout=datetime.timedelta(seconds=60),
+            pg_options=options,
         )
 
     def version(self) -> str:
@@ -138,6 +141,31 @@ class GlooRank(Rank):
 
     def close(self) -> None:
         self._distributed.destroy_process_group()
+
+
+class GlooRank(TorchRank):
+    """PyTorch's CPU backend: plaintext TCP, since its wheels have no TLS."""
+
+    def __init__(self, rank: int, size: int, place: str) -> None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        super().__init__(rank, size, place, "gloo", None)
+
+
+class SealedTorchRank(TorchRank):
+    """Our backend of torch.distributed."""
+
+    def __init__(self, rank: int, size: int, place: str, *, shared_memory: bool) -> None:
+        import transport
+        from transport.integrations.torch import BACKEND, Options, register
+
+        store, secret = place.rsplit(",", 1)
+        register()  # what pip has installed does this by itself
+        options = Options(
+            trust=transport.Trust(secret=bytes.fromhex(secret)),
+            listen=("tcp://127.0.0.1:0",),
+            config=transport.Config(shared_memory=shared_memory),
+        )
+        super().__init__(rank, size, store, BACKEND, options)
 
 
 class MpiRank(Rank):
@@ -274,6 +302,8 @@ def _expected(operation: str, count: int, rank: int, size: int) -> Iterator[tupl
 PEERS: dict[str, Callable[[int, int, str], Rank]] = {
     "sealfabric": lambda *of: SealfabricRank(*of, shared_memory=True),
     "sealfabric-tcp": lambda *of: SealfabricRank(*of, shared_memory=False),
+    "torch-sealed": lambda *of: SealedTorchRank(*of, shared_memory=True),
+    "torch-sealed-tcp": lambda *of: SealedTorchRank(*of, shared_memory=False),
     "gloo": GlooRank,
     "mpi-tcp": MpiRank,
     "mpi-shm": MpiRank,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from .errors import BenchError
-from .peers import OURS, launcher, missing
+from .peers import OURS, TORCH_SEALED, launcher, missing
 from .peers.crew import Crew
 
-PEERS: Final = (*OURS, "gloo", "mpi-tcp", "mpi-shm")
+PEERS: Final = (*OURS, *TORCH_SEALED, "gloo", "mpi-tcp", "mpi-shm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +93,12 @@ class Ranks:
 
 
 def _meeting_place(name: str, folder: Path) -> str:
-    """A port and a secret for ours, a file for Gloo, and what MPI has no need of."""
+    """A port and a secret for ours, a file for torch's, and what MPI has no need of."""
+    secret, store = secrets.token_hex(32), str(folder / "store")
+    if name in TORCH_SEALED:
+        return f"{store},{secret}"
     if name not in OURS:
-        return str(folder / "store")
+        return store
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"{probe.getsockname()[1]},{secrets.token_hex(32)}"
+        return f"{probe.getsockname()[1]},{secret}"

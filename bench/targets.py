@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from .collectives_report import Report
+from .peers import OURS, TORCH_SEALED
 from .quantities import format_size
 from .report import aligned
 from .tasks import CIPHER, CIPHER_SIZE, EXCHANGE_SIZES, RATE_SIZE
 from .timing import Better, Run, summarise
 
-_OURS: Final = "sealfabric"
-_TCP: Final = "sealfabric-tcp"
+_OURS, _TCP = OURS
 _LARGE: Final = 256 * 2**20
 _ALL_REDUCE: Final = {64: 5.0, 2**16: 3.0, 2**20: 2.0, 2**24: 2.0, 2**28: 2.0}
 
@@ -79,15 +79,16 @@ def collectives_targets(report: Report) -> tuple[Target, ...]:
         (line.nbytes, ours): line.speedup(ours, "gloo")
         for line in report.lines
         if (line.operation, line.ranks) == ("all_reduce", 2)
-        for ours in (_OURS, _TCP)
+        for ours in (*OURS, *TORCH_SEALED)
     }
     return tuple(
-        _higher(f"all_reduce of {format_size(nbytes)}{how}, by gloo", bound, found.get(key))
-        for nbytes, times in _ALL_REDUCE.items()
-        for how, bound, key in (
-            ("", times, (nbytes, _OURS)),
-            (" over TCP", 1.0, (nbytes, _TCP)),
+        _higher(
+            f"all_reduce of {format_size(nbytes)}, {ours} by gloo",
+            1.0 if ours.endswith("-tcp") else times,
+            found.get((nbytes, ours)),
         )
+        for ours in (*OURS, *TORCH_SEALED)
+        for nbytes, times in _ALL_REDUCE.items()
     )
 
 

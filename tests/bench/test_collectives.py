@@ -40,16 +40,18 @@ def report(*lines, notes=()):
 
 def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys):
     target, picture = tmp_path / "collectives.json", tmp_path / "collectives.svg"
-    words = "--ranks 2 --sizes 100000 --rounds 1 --targets"
+    # Large, hence few repetitions; torch takes seconds to start, so one of its own is enough.
+    names = [name for name in PEERS if name != "torch-sealed-tcp"]
+    words = f"--ranks 2 --sizes 12000000 --rounds 1 --targets --peers {','.join(names)}"
     only = ("--only", ",".join(OPERATIONS))
     written = ("--json", str(target), "--plot", str(picture))
     assert run(arguments(*words.split(), *only, *written)) == 0
     printed = capsys.readouterr().out
     assert "#wrong" in printed
-    assert "all_reduce of 64 B, by gloo" in printed
+    assert "all_reduce of 64 B, torch-sealed by gloo" in printed
     document = json.loads(target.read_text(encoding="utf-8"))
     assert document["schema"] == SCHEMA
-    present = [name for name in PEERS if missing(name) is None]
+    present = [name for name in names if missing(name) is None]
     assert [(each["operation"], each["peer"]) for each in document["results"]] == [
         (operation, name) for operation in OPERATIONS for name in present
     ]
@@ -58,7 +60,7 @@ def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys
         assert each["wrong"] == 0
         assert each["seconds"][0] > 0
         assert each["speedup"].get(each["peer"]) is None
-    for name in set(PEERS) - set(present):
+    for name in set(names) - set(present):
         assert f"{name}: SKIPPED" in printed
     assert picture.stat().st_size > 0
 

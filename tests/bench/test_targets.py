@@ -72,9 +72,9 @@ def test_all_reduce_is_compared_with_gloo_on_two_ranks():
         measured = Result(task=result("all_reduce", nbytes).task, values=times)
         report.add(ranks, (Line(ranks=ranks, result=measured, wrong={}),), ())
     found = verdicts(collectives_targets(report))
-    assert found["all_reduce of 64 B, by gloo"] == (3.0, "missed")
-    assert found["all_reduce of 64 B over TCP, by gloo"] == (0.75, "missed")
-    assert found["all_reduce of 1 MiB, by gloo"] == (None, "not measured")
+    assert found["all_reduce of 64 B, sealfabric by gloo"] == (3.0, "missed")
+    assert found["all_reduce of 64 B, sealfabric-tcp by gloo"] == (0.75, "missed")
+    assert found["all_reduce of 1 MiB, torch-sealed by gloo"] == (None, "not measured")
 
 
 def test_the_table_has_a_line_for_each():
