@@ -19,6 +19,7 @@ from transport.link.inbox import Inbox, IncomingMessage
 from transport.link.mailbox import Mailbox
 from transport.link.outbox import Outbox
 from transport.link.ranges import RangeSet
+from transport.link.pathset import PathSet
 from transport.link.scheduler import Spray
 from transport.link.sender import Sender
 from transport.wire import frames
@@ -350,7 +351,12 @@ def test_a_message_that_waits_for_its_turn_can_end() -> None:
 
 
 def mailbox(pool: CreditPool) -> tuple[Mailbox, Outbox, deque[Event]]:
-    sender = Sender(CONFIG, [], FixedWindow(1 << 20, 100), Spray(PACKET))
+    sender = Sender(
+        CONFIG,
+        PathSet(CONFIG, initiator=True, random=bytes),
+        FixedWindow(1 << 20, 100),
+        Spray(PACKET),
+    )
     sender.outbox = Outbox(eager_limit=1000, capacity=2000, credit=1 << 20)
     events: deque[Event] = deque()
     box = Mailbox(sender, Inbox(credit=1 << 20), events)

@@ -47,7 +47,7 @@ def watched(count: int = 2) -> tuple[Flight, list[PathState], Ledger]:
 
 
 def packet(number: int, *, reliable: bool = True, size: int = 100) -> Packet:
-    return Packet(number, bytearray(size), slot=None, messages=(number,), reliable=reliable)
+    return Packet(number, bytearray(size), messages=(number,), reliable=reliable)
 
 
 def repeat(flight: Flight, path: PathState, now: float) -> Packet:

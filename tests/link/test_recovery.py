@@ -53,7 +53,7 @@ class Bench:
     def send(self, path: int, *, reliable: bool = True) -> int:
         """Send a packet over a path; return its number."""
         self._number += 1
-        made = Packet(self._number, bytearray(100), slot=None, messages=(), reliable=reliable)
+        made = Packet(self._number, bytearray(100), messages=(), reliable=reliable)
         self._sent(made, path)
         return self._number
 

@@ -66,7 +66,7 @@ def test_what_goes_in_comes_out_in_order_and_unchanged(steps):
             for _ in range(number):
                 taken = memory.reader.take()
                 assert taken == (model.popleft() if model else None)
-        assert memory.reader.waiting is bool(model)
+        assert memory.reader.waiting() is bool(model)
     while model:
         assert memory.reader.take() == model.popleft()
     assert memory.reader.take() is None
@@ -162,7 +162,7 @@ def test_a_count_that_goes_back_ends_the_reading():
     memory.writer.put(b"two")
     assert [memory.reader.take(), memory.reader.take()] == [b"one", b"two"]
     memory.writers[PRODUCED] = 16
-    assert memory.reader.waiting
+    assert memory.reader.waiting()
     with pytest.raises(CorruptError, match="16 bytes after 32"):
         memory.reader.take()
 

@@ -97,7 +97,7 @@ class Pipe:
     def _next(self, size: int, *, reliable: bool) -> Packet:
         self._number += 1
         number = self._number
-        return Packet(number, self._content[size], slot=None, messages=(), reliable=reliable)
+        return Packet(number, self._content[size], messages=(), reliable=reliable)
 
     def _fill(self) -> None:
         flight = self.flight

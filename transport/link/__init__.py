@@ -36,6 +36,7 @@ from .events import (
     MessageSealed,
     MessageWithdrawn,
     PathBound,
+    PeerShares,
     Warned,
 )
 from .link import Link
@@ -57,6 +58,7 @@ __all__ = [
     "MessageWithdrawn",
     "PathBound",
     "PathStats",
+    "PeerShares",
     "State",
     "Transmit",
     "Warned",

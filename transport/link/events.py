@@ -67,6 +67,13 @@ class PathBound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerShares:
+    """What the peer's node says of memory that both could share; only this node reads it."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
     """Something an operator should read in the log."""
 
@@ -91,6 +98,7 @@ Event = (
     | MessageSealed
     | MessageDeclined
     | PathBound
+    | PeerShares
     | Warned
     | Failed
 )

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .congestion import CongestionController, Delivery
-from .paths import PathState
+from .paths import PathState, SlotBank
+from .pool import SlotPool
 from .scheduler import Scheduler
 
 BELIEVABLE: Final = 16  # times the round trip that was known: a later answer tells of a silence
@@ -23,6 +24,7 @@ class Packet:
     """One sealed packet and where it is."""
 
     __slots__ = (
+        "bank",
         "data",
         "delivered",
         "delivered_at",
@@ -46,14 +48,14 @@ class Packet:
         number: int,
         data: bytearray | memoryview,
         *,
-        slot: memoryview | None,
         messages: Sequence[int],
         reliable: bool,
     ) -> None:
         self.number = number
         self.data = data
         self.size = len(data)
-        self.slot = slot  # returns to the pool once this packet is settled
+        self.slot: memoryview | None = None  # returns to its bank once this packet is settled
+        self.bank: SlotBank | SlotPool | None = None
         self.messages = messages  # ids of the messages it carries a part of
         self.reliable = reliable  # repeated until acknowledged
         self.path: PathState | None = None  # None while it waits for retransmission
@@ -155,17 +157,22 @@ class Flight:
         packet.transmissions += 1
         packet.path = path
         packet.sent_at = now
+        path.packets_sent += 1
+        path.bytes_sent += packet.size
+        path.last_sent = now
+        path.in_flight[packet.number] = packet
+        if path.slots is not None:
+            # Memory is no network: nothing is measured, and nothing is late.
+            if packet.slot is None:
+                path.in_flight_bytes += packet.size
+            return
+        path.in_flight_bytes += packet.size
         packet.delivered = self.delivered
         packet.delivered_at = self._delivered_at
         packet.first_sent_at = self._first_sent_at
         packet.limited = self._limited_until > self.delivered
         packet.sequence = path.sequence
         path.sequence += 1
-        path.in_flight[packet.number] = packet
-        path.in_flight_bytes += packet.size
-        path.packets_sent += 1
-        path.bytes_sent += packet.size
-        path.last_sent = now
         self._controller.on_sent(path, packet.size, now)
 
     def acknowledge(self, ranges: Sequence[tuple[int, int]], now: float) -> list[Packet]:
@@ -196,15 +203,23 @@ class Flight:
     def _settle_all(self, settled: Sequence[Packet], now: float) -> None:
         before = self.delivered
         newest: Packet | None = None
+        source: Packet | None = None
         for packet in settled:
+            path = packet.path
+            if path is not None and path.slots is not None:
+                self._settle_local(packet, path, now)
+                continue
+            source = packet
             self.delivered += packet.size
             self._settle(packet, now)
             once = packet.transmissions == 1
             if once and (newest is None or packet.sent_at >= newest.sent_at):
                 newest = packet
+        if source is None:
+            return  # nothing of this tells of the network
         self._delivered_at = now
         rate: float | None = None
-        source = settled[-1] if newest is None else newest
+        source = newest or source
         if newest is not None:
             if newest.sent_at > self.latest_sent:
                 self.latest_sent = newest.sent_at
@@ -219,13 +234,25 @@ class Flight:
             now,
         )
 
-    def _settle(self, packet: Packet, now: float) -> None:
+    def _settle_local(self, packet: Packet, path: PathState, now: float) -> None:
+        """A packet that went through shared memory: its round trip is for people to read."""
+        self._forget(packet)
+        del path.in_flight[packet.number]
+        if packet.slot is None:
+            path.in_flight_bytes -= packet.size
+        path.sample(now - packet.sent_at)
+
+    def _forget(self, packet: Packet) -> None:
+        """It is on its way no more."""
         self.bytes -= packet.size
         if not packet.reliable:
             self.probes -= 1
             self.probe_bytes -= packet.size
         if packet.number > self.highest_acknowledged:
             self.highest_acknowledged = packet.number
+
+    def _settle(self, packet: Packet, now: float) -> None:
+        self._forget(packet)
         path = packet.path
         if path is not None:
             path.in_flight_bytes -= packet.size
@@ -286,12 +313,14 @@ class Flight:
         path = packet.path
         assert path is not None, "only a packet that is under way can be given up"
         del path.in_flight[packet.number]
-        path.in_flight_bytes -= packet.size
+        if path.slots is None or packet.slot is None:
+            path.in_flight_bytes -= packet.size
         path.retransmissions += 1
         packet.path = None
         packet.lost_by = path
         packet.waited = packet.sent_at
-        self._controller.on_lost(path, packet.size, packet.sent_at)
+        if path.slots is None:
+            self._controller.on_lost(path, packet.size, packet.sent_at)
         if packet.reliable:
             self.lost.append(packet)
             self.waiting += packet.size

@@ -37,8 +37,8 @@ from .introduction import Introduction
 from .keys import Keys
 from .mailbox import Mailbox
 from .outbox import OutgoingMessage
-from .paths import PathState
-from .pathset import MAX_PATHS, PathSet
+from .paths import PathState, SlotBank
+from .pathset import PathSet
 from .receiver import Receiver
 from .scheduler import Scheduler, Spray
 from .sender import Buffer, Sender, Transmit
@@ -86,7 +86,7 @@ class Link:
         self._pathset = PathSet(config, initiator=self.initiator, random=terms.random)
         self.paths = self._pathset.all
         scheduler = scheduler or Spray(config.packet_payload, start=index)
-        self._sender = Sender(config, self.paths, self.controller, scheduler)
+        self._sender = Sender(config, self._pathset, self.controller, scheduler)
         self.flight = self._sender.flight
         self._receiver = Receiver(
             Inbox(credit=config.unexpected_bytes), self._sender.acknowledgements, now
@@ -116,6 +116,22 @@ class Link:
         if self.state is State.OPEN:
             self._pathset.join(path, self._send_over, now)
         return path
+
+    def share(self, body: bytes) -> None:
+        """Tell the peer's node something of memory that both could share."""
+        if self.state is State.OPEN:
+            self._sender.outbox.control(frames.encode_share(body))
+
+    def add_local_path(self, handle: object, slots: SlotBank, address: str, now: float) -> None:
+        """Give the link a path through shared memory: it carries all, for as long as it works.
+
+        The initiator joins it at once, the other side waits for that.
+        """
+        if self.initiator and self.state is State.OPEN:
+            path = self._pathset.add(handle, address, now, slots)
+            self._pathset.join(path, self._send_over, now)
+        else:
+            self._pathset.offer(handle, slots)
 
     def path_down(self, handle: object, reason: str, now: float) -> None:
         """The transport lost the connection below a path, and what it held."""
@@ -208,10 +224,8 @@ class Link:
 
     def renew(self, now: float) -> None:
         """Take fresh keys by a new handshake inside the living link (docs/spec.md 6.5)."""
-        if self._keys is not None:
-            message = self._keys.begin_renewal(now)
-            if message is not None:
-                self._sender.outbox.control(frames.encode_handshake(message))
+        if self._keys is not None and (message := self._keys.begin_renewal(now)) is not None:
+            self._sender.outbox.control(frames.encode_handshake(message))
 
     # --- messages --------------------------------------------------------------------
 
@@ -232,22 +246,19 @@ class Link:
 
     def withdraw(self, message: OutgoingMessage) -> bool:
         """Take back a message whose buffer is not free; False where it is too late."""
-        return self.state is not State.CLOSED and self._sender.outbox.withdraw(message)
+        return self._mailbox.withdraw(message)
 
     def accept(self, message: IncomingMessage, destination: memoryview) -> None:
         """Open an announced message's bytes into `destination`, which has its exact size."""
-        if self.state is not State.CLOSED:
-            self._mailbox.accept(message, destination)
+        self._mailbox.accept(message, destination)
 
     def release(self, message: IncomingMessage) -> None:
         """A small message was consumed: its credit may be used again."""
-        if self.state is not State.CLOSED:
-            self._mailbox.release(message)
+        self._mailbox.release(message)
 
     def decline(self, message: IncomingMessage) -> None:
         """Take no further byte of an announced message; its sender is told."""
-        if self.state is not State.CLOSED:
-            self._mailbox.decline(message)
+        self._mailbox.decline(message)
 
     @property
     def last_message(self) -> int:
@@ -345,18 +356,20 @@ class Link:
             return
         match frame:
             case frames.Join():
-                if self.initiator or frame.path >= MAX_PATHS:
-                    raise Drop(STATE)  # only the caller opens paths, and only so many
                 if self._sender.raw_waiting >= JOINS_AT_ONCE:
                     raise Drop(LIMIT)
                 path = self._bind(frame.path, handle, now)
                 self._send_over(path, frames.encode_joined(frame.path, frame.challenge), now)
             case frames.Joined():
-                self._pathset.on_joined(frame, handle)
+                path = self._pathset.on_joined(frame, handle)
+                if path.slots is not None:  # the peer has attached as well
+                    self._events.append(events.PathBound(index=path.index, handle=handle))
             case frames.Handshake():
                 answers = self._keys.receive_renewal(frame.body, now)
                 # In one packet, because packets may overtake each other.
                 self._sender.outbox.control(b"".join(map(frames.encode_handshake, answers)))
+            case frames.Share(body):
+                self._events.append(events.PeerShares(body=body))
             case frames.Close():
                 self._sender.send_ack(self._keys)
                 error = PeerLostError(f"peer {self.peer!r} closed the link")
@@ -432,9 +445,8 @@ class Link:
             # Everything was delivered; only the acknowledgement of the goodbye is missing.
             self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
         else:
-            self._end(
-                Input.FAILED, PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s")
-            )
+            error = PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s")
+            self._end(Input.FAILED, error)
 
     def _handshake_timeout(self, now: float) -> None:
         self._watch.look_at = self._introduction.due
@@ -443,10 +455,8 @@ class Link:
         if self.initiator:
             self.begin(now)
         else:
-            self._end(
-                Input.FAILED,
-                HandshakeError(f"{self.peer!r} began a handshake and never finished it"),
-            )
+            error = HandshakeError(f"{self.peer!r} began a handshake and never finished it")
+            self._end(Input.FAILED, error)
 
     # --- the end ---------------------------------------------------------------------
 
@@ -484,14 +494,6 @@ class Link:
 
     def stats(self) -> LinkStats:
         """A snapshot of counters and estimates."""
-        return snapshot(
-            self._sender,
-            self._receiver,
-            self.paths,
-            peer=self.peer,
-            state=self.state,
-            keys=self._keys,
-            handshake_seconds=self.handshake_seconds,
-            window_bytes=self.controller.window_bytes,
-            drops=dict(self.drops),
-        )
+        parts = self._sender, self._receiver, self.paths, self._keys
+        window, taken = self.controller.window_bytes, self.handshake_seconds
+        return snapshot(*parts, self.peer, self.state, taken, window, dict(self.drops))

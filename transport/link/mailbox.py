@@ -15,23 +15,34 @@ from .events import (
     MessageWithdrawn,
 )
 from .inbox import Inbox, IncomingMessage
+from .outbox import OutgoingMessage
 from .sender import Sender
 
 
 class Mailbox:
-    """Joins outbox and inbox, and turns frames about messages into events."""
+    """Joins outbox and inbox, and turns frames about messages into events.
 
-    __slots__ = ("_events", "_inbox", "_sender", "account")
+    Once the link has ended, nothing that its node still says has any effect.
+    """
+
+    __slots__ = ("_closed", "_events", "_inbox", "_sender", "account")
 
     def __init__(self, sender: Sender, inbox: Inbox, events: deque[Event]) -> None:
         self._sender = sender
         self._inbox = inbox
         self._events = events
+        self._closed = False
         self.account: Account | None = None
         """Where grants come from; without one every message is granted whole at once."""
 
+    def withdraw(self, message: OutgoingMessage) -> bool:
+        """Take back a message whose buffer is not free; False where it is too late."""
+        return not self._closed and self._sender.outbox.withdraw(message)
+
     def accept(self, message: IncomingMessage, destination: memoryview) -> None:
-        """Open an announced message's bytes into `destination`."""
+        """Open an announced message's bytes into `destination`, which has its exact size."""
+        if self._closed:
+            return
         if self._inbox.accept(message, destination):
             self._events.append(MessagePlaced(message))
         if message.destination is not None and self.account is not None:
@@ -57,6 +68,7 @@ class Mailbox:
 
     def close(self) -> None:
         """The link has ended: nothing that was granted will come."""
+        self._closed = True
         if self.account is not None:
             self.account.close()
 
@@ -65,13 +77,14 @@ class Mailbox:
             self.account.ended(message)
 
     def release(self, message: IncomingMessage) -> None:
-        """A small message was consumed."""
-        self._inbox.release(message)
-        self._give_credit()
+        """A small message was consumed: its credit may be used again."""
+        if not self._closed:
+            self._inbox.release(message)
+            self._give_credit()
 
     def decline(self, message: IncomingMessage) -> None:
         """Take no further byte of an announced message; its sender is told."""
-        if self._inbox.decline(message):
+        if not self._closed and self._inbox.decline(message):
             self._ended(message)
             self._sender.outbox.control(frames.encode_decline(message.id))
             self._give_credit()

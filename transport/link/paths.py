@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .stats import PathStats
 
@@ -21,8 +21,30 @@ _IDLE: Final = 4  # round trips without an answer: the path was not used, its ra
 NEVER: Final = float("inf")
 
 
+class SlotBank(Protocol):
+    """Memory for sealed pieces of large messages, which a path can carry as they lie."""
+
+    @property
+    def window(self) -> int:
+        """Bytes of other packets that may be in flight beside them."""
+        ...
+
+    def take(self) -> memoryview | None:
+        """A writable slot whose content is arbitrary; None where all are in use."""
+        ...
+
+    def give_back(self, slot: memoryview) -> None:
+        """Return a slot whose packet is acknowledged."""
+        ...
+
+
 class PathState:
-    """One path; `handle` is the transport's own object and means nothing here."""
+    """One path; `handle` is the transport's own object and means nothing here.
+
+    A path with `slots` leads through memory that both processes share. It is there
+    or it is not: it loses nothing while it is up, has no congestion and is never
+    suspected. All other paths are the network's.
+    """
 
     __slots__ = (
         "address",
@@ -51,13 +73,22 @@ class PathState:
         "sequence",
         "sequence_acknowledged",
         "slow_for",
+        "slots",
         "slow_until",
         "suspected",
         "up",
     )
 
-    def __init__(self, index: int, handle: object, address: str, now: float) -> None:
+    def __init__(
+        self,
+        index: int,
+        handle: object,
+        address: str,
+        now: float,
+        slots: SlotBank | None = None,
+    ) -> None:
         self.index = index
+        self.slots = slots
         self.handle = handle
         self.address = address
         self.up = True  # as far as the transport knows
@@ -77,7 +108,7 @@ class PathState:
         self.rate_since = now
         self.delivered = 0  # bytes since then
         self.in_flight: dict[int, Packet] = {}  # by number, in order of sending
-        self.in_flight_bytes = 0
+        self.in_flight_bytes = 0  # of shared memory: without what lies in slots
         self.sequence = 0  # packets sent over this path, as their order
         self.sequence_acknowledged = -1  # the latest of them that arrived
         self.packets_sent = self.bytes_sent = 0

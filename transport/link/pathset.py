@@ -14,7 +14,7 @@ from ..config import Config
 from ..wire import frames
 from .drops import STATE, Drop
 from .flight import Flight
-from .paths import PathState
+from .paths import PathState, SlotBank
 
 MAX_PATHS: Final = 256
 
@@ -29,6 +29,11 @@ class PathSet:
         self._initiator = initiator
         self._random = random
         self.all: list[PathState] = []
+        self.network: list[PathState] = []
+        """All but the one that leads through shared memory."""
+        self.local: PathState | None = None
+        """That one, from its first use to the failure of its memory."""
+        self._offered: tuple[object, SlotBank] | None = None
         self._by_handle: dict[object, PathState] = {}
 
     def find(self, handle: object) -> PathState | None:
@@ -39,12 +44,22 @@ class PathSet:
         """The shortest round trip that any path has had; None before the first sample."""
         return min((path.rtt_min for path in self.all if path.rtt_min is not None), default=None)
 
-    def add(self, handle: object, address: str, now: float) -> PathState:
-        """A new path, not proven yet."""
-        path = PathState(len(self.all), handle, address, now)
+    def add(
+        self, handle: object, address: str, now: float, slots: SlotBank | None = None
+    ) -> PathState:
+        """A new path, not proven yet; with `slots` it is the one through shared memory."""
+        path = PathState(len(self.all), handle, address, now, slots)
         self.all.append(path)
+        if slots is None:
+            self.network.append(path)
+        else:
+            self.local = path
         self._by_handle[handle] = path
         return path
+
+    def offer(self, handle: object, slots: SlotBank) -> None:
+        """The peer may open a path through shared memory, over `handle`."""
+        self._offered = handle, slots
 
     def join(self, path: PathState, send_over: SendOver, now: float) -> None:
         """Challenge the peer over a path of ours."""
@@ -55,14 +70,25 @@ class PathSet:
         """Path `index` leads over `handle` from now on; False where it did already.
 
         A handle belongs to one path: the one that it belonged to before is down.
+
+        Raises:
+            Drop: only the caller opens paths, only so many, and memory is not a network.
         """
+        if self._initiator or index >= MAX_PATHS:
+            raise Drop(STATE)
         while len(self.all) <= index:
-            self.all.append(PathState(len(self.all), None, "", now))
+            unknown = PathState(len(self.all), None, "", now)
+            self.all.append(unknown)
+            self.network.append(unknown)
         path = self.all[index]
+        other = self._by_handle.get(handle)
+        if self._offered is not None and self._offered[0] is handle:
+            self._become_local(path, self._offered[1])
+        elif path is not other and any(each and each.slots for each in (path, other)):
+            raise Drop(STATE)  # memory is not a network: neither takes the other's place
         path.up = path.joined = True
         if path.handle is handle:
             return False
-        other = self._by_handle.get(handle)
         if other is not None:
             other.handle, other.up, other.joined = None, False, False
             flight.abandon(other)
@@ -72,10 +98,19 @@ class PathSet:
         self._by_handle[handle] = path
         return True
 
+    def _become_local(self, path: PathState, slots: SlotBank) -> None:
+        if path.handle is not None:
+            raise Drop(STATE)  # that place is taken
+        path.slots = slots
+        self.network.remove(path)
+        self.local, self._offered = path, None
+
     def down(self, handle: object, reason: str, flight: Flight) -> None:
         """The connection below a path is gone: repeat elsewhere what was on it."""
         path = self._by_handle.get(handle)
         if path is not None and path.up:
+            if path is self.local:
+                self.local = None
             path.up = path.joined = False
             path.challenge = None
             path.last_failure = reason
@@ -89,8 +124,8 @@ class PathSet:
         path.up = True
         return path
 
-    def on_joined(self, frame: frames.Joined, handle: object) -> None:
-        """The peer returned a challenge.
+    def on_joined(self, frame: frames.Joined, handle: object) -> PathState:
+        """The peer returned a challenge; return the path, which is proven now.
 
         Raises:
             Drop: not the one sent over this path, or not over this path.
@@ -100,6 +135,7 @@ class PathSet:
             raise Drop(STATE)
         path.challenge = None
         path.joined = True
+        return path
 
     def due(self, path: PathState, patience: float) -> float:
         """When an idle path is next asked for a sign of life.

@@ -134,8 +134,8 @@ class Recovery:
     def on_acknowledged(self, settled: Sequence[Packet], now: float) -> None:
         """Packets arrived: whatever they have overtaken is lost."""
         for path in dict.fromkeys(packet.path for packet in settled):
-            if path is None:
-                continue
+            if path is None or path.slots is not None:
+                continue  # nothing is late in shared memory
             self._overdue.pop(path, None)
             if path.in_flight:
                 self._give_up_overtaken(path, now)

@@ -23,6 +23,7 @@ from .handshake import Agreement
 from .keys import Keys
 from .outbox import Outbox, OutgoingMessage
 from .paths import PathState
+from .pathset import PathSet
 from .pool import SlotPool
 from .recovery import Recovery
 from .scheduler import Scheduler
@@ -62,7 +63,7 @@ class Sender:
 
     __slots__ = (
         "_controller",
-        "_paths",
+        "_pathset",
         "_piece_limit",
         "_pool",
         "_raw",
@@ -80,11 +81,11 @@ class Sender:
     def __init__(
         self,
         config: Config,
-        paths: list[PathState],
+        pathset: PathSet,
         controller: CongestionController,
         scheduler: Scheduler,
     ) -> None:
-        self._paths = paths
+        self._pathset = pathset
         self._controller = controller
         self._scheduler = scheduler
         self._raw: deque[Transmit] = deque()
@@ -125,7 +126,7 @@ class Sender:
             KeyExhaustedError: the hard limit of the key is reached.
         """
         number, data = keys.sealer.seal_frames(frame)
-        packet = Packet(number, data, slot=None, messages=(), reliable=False)
+        packet = Packet(number, data, messages=(), reliable=False)
         self._sent(packet, path, now)
         self._raw.append(Transmit(path.handle, data, False))
 
@@ -152,11 +153,14 @@ class Sender:
         still the best choice where every other path is suspected too: two sides that
         answered each other over dead paths would suspect the good one for ever.
         """
+        local = self._pathset.local
+        if local is not None and local.joined:
+            return local
         heard = self.heard_over
         if heard is not None and heard.usable and heard is not avoid and not heard.suspected:
             return heard
         last: PathState | None = heard if heard is not None and heard.usable else None
-        for path in self._paths:
+        for path in self._pathset.network:
             if not path.usable or path is avoid:
                 continue
             if not path.suspected:
@@ -202,7 +206,8 @@ class Sender:
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)
-        self.recovery.watch(path, now)
+        if path.slots is None:
+            self.recovery.watch(path, now)
 
     def _repeat(self, now: float) -> Transmit | None:
         flight = self.flight
@@ -214,7 +219,8 @@ class Sender:
         probing = self.recovery.probing  # which no window holds up (RFC 9002 7.5)
         if under_way and not probing and not self._controller.admits(packet.size, under_way, count):
             return None  # its turn comes with the next acknowledgement, or time-out
-        path = self._scheduler.choose(self._paths, packet.size, now, avoid=packet.lost_by)
+        paths = self._pathset.network
+        path = self._scheduler.choose(paths, packet.size, now, avoid=packet.lost_by)
         if path is None:
             return None
         flight.lost.popleft()
@@ -228,14 +234,25 @@ class Sender:
         return number - self.flight.floor(number) < DATA_SPAN
 
     def _way_for(self, keys: Keys, size: int, now: float) -> PathState | None:
-        """A path for a new packet of `size` bytes, if it may be in flight too."""
+        """A path for a new packet of `size` bytes, if it may be in flight too.
+
+        Shared memory has no congestion: what is in flight there is bounded by its size.
+        """
         flight = self.flight
+        local = self._pathset.local
+        if local is not None and local.joined:
+            return local if self.within_span(keys) else None
         in_flight, count = flight.bytes - flight.probe_bytes, len(flight) - flight.probes
         if not self._controller.admits(size, in_flight, count):
             return None
         if not self.within_span(keys):
             return None
-        return self._scheduler.choose(self._paths, size, now)
+        return self._scheduler.choose(self._pathset.network, size, now)
+
+    @staticmethod
+    def _fits(path: PathState, size: int) -> bool:
+        """Whether a packet that lies in no slot has room beside those in flight."""
+        return path.slots is None or path.in_flight_bytes + size <= path.slots.window
 
     def _seal_draft(self, keys: Keys, now: float) -> Transmit | None:
         drafts = self.outbox.drafts
@@ -249,14 +266,14 @@ class Sender:
         ):
             return None
         path = self._way_for(keys, frames_size + FRAMES_OVERHEAD, now)
-        if path is None:
+        if path is None or not self._fits(path, frames_size + FRAMES_OVERHEAD):
             return None
         keys.change(self.flight)
         drafts.popleft()
         if self.acknowledgements.now_due:
             draft.frames += self.ack_frame(keys)
         number, data = keys.sealer.seal_frames(draft.frames)
-        packet = Packet(number, data, slot=None, messages=draft.messages, reliable=True)
+        packet = Packet(number, data, messages=draft.messages, reliable=True)
         self._sent(packet, path, now)
         return Transmit(path.handle, data, packet.size >= COPY_BELOW)
 
@@ -268,10 +285,14 @@ class Sender:
         path = self._way_for(keys, len(data) + BULK_OVERHEAD, now)
         if path is None:
             return None
+        bank = path.slots or self._pool
+        slot = bank.take()
+        if slot is None:
+            return None  # until one of those in flight is acknowledged
         keys.change(self.flight)
-        slot = self._pool.take()
         number, end = keys.sealer.seal_bulk_into(slot, message.id, offset, data)
-        packet = Packet(number, slot[:end], slot=slot, messages=(message.id,), reliable=True)
+        packet = Packet(number, slot[:end], messages=(message.id,), reliable=True)
+        packet.slot, packet.bank = slot, bank
         self._sent(packet, path, now)
         if self.outbox.piece_sealed(message, len(data)):
             self.sealed.append(message)
@@ -288,7 +309,7 @@ class Sender:
         # its key it must know, so this acknowledgement asks for one itself.
         keys.change(self.flight)
         number, data = keys.sealer.seal_frames(self.ack_frame(keys) + frames.encode_ping())
-        packet = Packet(number, data, slot=None, messages=(), reliable=False)
+        packet = Packet(number, data, messages=(), reliable=False)
         self._sent(packet, path, now)
         return Transmit(path.handle, data, False)
 
@@ -304,12 +325,12 @@ class Sender:
         settled = self.flight.acknowledge(ranges, now)
         if not settled:
             return
-        outbox, pool = self.outbox, self._pool
+        outbox = self.outbox
         for packet in settled:
             if packet.messages:
                 outbox.settle(packet.messages)
-            if packet.slot is not None and packet.transmissions == 1:
-                pool.give_back(packet.slot)
+            if packet.bank is not None and packet.slot is not None and packet.transmissions == 1:
+                packet.bank.give_back(packet.slot)
         self.recovery.on_acknowledged(settled, now)
 
     @property

@@ -60,7 +60,7 @@ class Watch:
 
     def expire(self, keys: Keys, send_over: SendOver, now: float) -> None:
         """Give up packets that are lost; ask where nobody knows."""
-        recovery, paths = self._sender.recovery, self._pathset.all
+        recovery, paths = self._sender.recovery, self._pathset.network
         if now < recovery.due:
             return
         for path in recovery.expire(now):
@@ -85,7 +85,7 @@ class Watch:
         )
         if may_renew:
             due = min(due, keys.renew_at)
-        for path in self._pathset.all:
+        for path in self._pathset.network:  # of shared memory, the kernel tells
             if path.in_flight:
                 continue
             patience = recovery.patience(path)

@@ -35,6 +35,8 @@ LONGEST_SLEEP: Final = 60.0
 TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
 SPIN: Final = 0.0002  # a waiter looks again and again for so long before it sleeps
 SPIN_TRUST: Final = 8  # after as many spins in vain it sleeps at once, for as many waits
+LOOKS: Final = 64  # at shared memory, between two looks at the descriptors
+CROWDED: Final = 0.00005  # a core given away and back in less was wanted by nobody
 
 
 class Waitable(Protocol):
@@ -43,6 +45,34 @@ class Waitable(Protocol):
     def done(self) -> bool:
         """Whether it has ended."""
         ...
+
+
+class Memory(Protocol):
+    """What has to be looked at, because no descriptor tells of it unless it was asked to."""
+
+    peek: Callable[[], bool] | None
+    """Whether anything waits there; None where there is nothing to look at."""
+
+    def lie_down(self) -> bool:
+        """Nobody looks from now on: ask to be woken by a descriptor. False where something waits.
+
+        Called under the lock, as is `get_up`.
+        """
+        ...
+
+    def get_up(self) -> None:
+        """Somebody looks again."""
+        ...
+
+
+class _NoMemory:
+    peek: Callable[[], bool] | None = None
+
+    def lie_down(self) -> bool:
+        return True
+
+    def get_up(self) -> None:
+        pass
 
 
 class _Sleeper:
@@ -72,13 +102,25 @@ class _Sleeper:
             os.eventfd_read(self._bell)
         return ready
 
-    def spin(self, until: float) -> list[int]:
-        """Look without sleeping; give the core away between looks to whoever needs it."""
+    def spin(self, peek: Callable[[], bool] | None, until: float) -> tuple[bool, list[int]]:
+        """Look without sleeping; give the core away between looks to whoever needs it.
+
+        Returns whether `peek` held, and the descriptors that are ready. A core that was
+        given away and came back late has others waiting for it: that ends the spin, or
+        more processes than cores would hold each other up.
+        """
         while True:
+            if peek is not None:
+                for _ in range(LOOKS):
+                    if peek():
+                        return True, []
             ready = self.sleep(0)
-            if ready or self.rung or monotonic() >= until:
-                return ready
+            before = monotonic()
+            if ready or self.rung or before >= until:
+                return False, ready
             os.sched_yield()
+            if monotonic() - before > CROWDED:
+                return False, self.sleep(0)
 
     def wake(self) -> None:
         os.eventfd_write(self._bell, 1)
@@ -105,7 +147,9 @@ class Driver:
         name: str,
         step: Callable[[Sequence[int], Waitable | None], None],
         next_timeout: Callable[[], float],
+        memory: Memory | None = None,
     ) -> None:
+        self._memory: Memory = _NoMemory() if memory is None else memory
         self._name = name
         self._forks = forks()
         self._step = step
@@ -256,28 +300,39 @@ class Driver:
             self._take_turns()
             return []
         sleeper.asleep, sleeper.until = True, due
-        self._lock.release()
         try:
             if sleeper is self._front:
-                ready = self._spin(now, due)
-                if ready or sleeper.rung:
+                self._memory.get_up()
+                self._lock.release()
+                try:
+                    found, ready = self._spin(now, due)
+                finally:
+                    self._queue_up()
+                if found or ready or sleeper.rung:
                     return ready
-            return sleeper.sleep(max(0.0, due - monotonic()))
+            if not self._memory.lie_down():
+                return []
+            self._lock.release()
+            try:
+                return sleeper.sleep(max(0.0, sleeper.until - monotonic()))
+            finally:
+                self._queue_up()
         finally:
-            self._queue_up()
             sleeper.asleep = False
+            if not (self._front.asleep or self._back.asleep):
+                self._memory.get_up()
 
-    def _spin(self, now: float, due: float) -> list[int]:
+    def _spin(self, now: float, due: float) -> tuple[bool, list[int]]:
         """Spin where that has paid off lately: waking up costs as much as a short round trip."""
         self._front.rung = False
         if self._spins_in_vain >= SPIN_TRUST:
             self._spins_in_vain += 1
             if self._spins_in_vain < 2 * SPIN_TRUST:
-                return []
+                return False, []
             self._spins_in_vain = SPIN_TRUST - 1  # one more chance
-        ready = self._front.spin(min(due, now + SPIN))
-        self._spins_in_vain = 0 if ready else self._spins_in_vain + 1
-        return ready
+        found, ready = self._front.spin(self._memory.peek, min(due, now + SPIN))
+        self._spins_in_vain = 0 if found or ready else self._spins_in_vain + 1
+        return found, ready
 
     def _background(self) -> None:
         while not self._stopping:

@@ -16,14 +16,26 @@ from typing import Final, cast
 
 from ..config import Config
 from ..errors import TransportError
-from ..link import Established, Event, Failed, Link, MessageArrived, PathBound, State, Warned
+from ..link import (
+    Established,
+    Event,
+    Failed,
+    Link,
+    MessageArrived,
+    PathBound,
+    PeerShares,
+    State,
+    Warned,
+)
 from ..link.drops import MALFORMED, UNKNOWN_LINK, VERSION
 from ..path.base import Buffer, Endpoint, Path, PathFilter
+from ..path.shared_memory import Channel
 from ..path.zeromq import Dialer, ZeroMQ
 from ..wire.codec import MalformedError
 from ..wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, VersionError, classify
 from .directory import Directory
 from .driver import Driver, Waitable
+from .neighbour import Neighbours
 
 log = logging.getLogger("transport")
 
@@ -70,7 +82,10 @@ class Engine:
         self._stepping = False
         self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
-        self.driver = Driver(name, self._step, self._next_timeout)
+        # What a filter does to paths is not to be passed by.
+        allowed = config.shared_memory and path_filter is None
+        self.neighbours = Neighbours(self, config, allowed=allowed)
+        self.driver = Driver(name, self._step, self._next_timeout, self.neighbours)
 
     # --- endpoints and paths ---------------------------------------------------------
 
@@ -112,6 +127,18 @@ class Engine:
         self.touch(link)
         # The monitor's descriptor signals nothing before it was first found empty.
         self._check_connectivity(dialer)
+
+    def join(self, link: Link, channel: Channel) -> None:
+        """Both sides of shared memory with a peer are mapped: its link may use it."""
+        self._watch(channel)
+        link.add_local_path(channel, channel.slots, channel.address, monotonic())
+        self.touch(link)
+
+    def part(self, link: Link, channel: Channel) -> None:
+        """No more packets through this memory; what was in flight there goes other ways."""
+        link.path_down(channel, channel.fault or "given up", monotonic())
+        self._unwatch(channel)
+        self.touch(link)
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run `action` under the lock after `delay` seconds."""
@@ -175,6 +202,10 @@ class Engine:
                 self._serve(now)
             if now >= self._look_at or self._timers:
                 self._run_due(now)
+            peek = self.neighbours.peek
+            if peek is not None and peek():
+                for channel in self.neighbours.waiting():
+                    self._stirred.setdefault(channel, False)
             if self._stirred and self._receive(until):
                 return
             if not self._active and not self._granted and (not self._stirred or now >= enough):
@@ -204,6 +235,8 @@ class Engine:
                 if ended or count >= RECEIVE_BATCH:
                     self._stirred[endpoint] = False
                     break
+            if type(endpoint) is Channel and endpoint.fault is not None:
+                self.neighbours.failed(endpoint)
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
@@ -277,7 +310,9 @@ class Engine:
                     continue
                 path = cast(Path, transmit.handle)
                 if path.send(transmit.data, stable=transmit.stable):
-                    self._stirred[path.endpoint] = False
+                    self._stirred.setdefault(path.endpoint, False)
+                elif type(path) is Channel:
+                    self.neighbours.failed(path)
                 elif link.state is not State.CLOSED:
                     link.path_down(path, "nobody at the other end", now)
                 if len(transmit.data) >= LARGE:
@@ -292,13 +327,19 @@ class Engine:
             pass  # by far the most frequent
         elif isinstance(event, Established):
             self._directory.established(link)
+            self.neighbours.established(link)
+        elif isinstance(event, PeerShares):
+            self.neighbours.heard(link, event.body)
+            self.touch(link)
+            return
         elif isinstance(event, Failed):
             self._directory.ended(link, event.error)
         elif isinstance(event, PathBound):
             path = cast(Path, event.handle)
             path.keep()
             link.paths[event.index].address = path.address
-            self._bind(link, path)
+            if not isinstance(path, Channel):
+                self._bind(link, path)
             return
         elif isinstance(event, Warned):
             log.warning("%s", event.text)
@@ -322,6 +363,7 @@ class Engine:
 
     def _release(self, link: Link) -> None:
         """The link is closed and its last packets are sent: let go of its paths."""
+        self.neighbours.ended(link)
         for path in self._paths.pop(link, ()):
             endpoint = path.endpoint
             if isinstance(endpoint, Dialer):
@@ -367,4 +409,5 @@ class Engine:
         for endpoint in set(self._endpoints.values()):
             endpoint.close()
         self._endpoints.clear()
+        self.neighbours.close()
         self._zeromq.close()

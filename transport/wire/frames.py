@@ -19,6 +19,7 @@ from .codec import MalformedError
 MAX_ACK_RANGES: Final = 128
 MAX_DESCRIPTION: Final = 512
 MAX_HANDSHAKE_BODY: Final = 8 * 1024
+MAX_SHARE_BODY: Final = 512
 
 ACK: Final = 1
 EAGER: Final = 2
@@ -32,6 +33,7 @@ JOIN: Final = 9
 JOINED: Final = 10
 HANDSHAKE: Final = 11
 CLOSE: Final = 12
+SHARE: Final = 13
 
 _ACK = Struct("<BQB")
 _RANGE = Struct("<QQ")
@@ -42,6 +44,7 @@ _ID = Struct("<BQ")
 _JOIN = Struct("<BH16s")
 _HANDSHAKE = Struct("<BBH")
 _CLOSE = Struct("<BB")
+_SHARE = Struct("<BH")
 
 EAGER_OVERHEAD: Final = _EAGER.size
 MAX_ACK: Final = _ACK.size + MAX_ACK_RANGES * _RANGE.size
@@ -133,6 +136,12 @@ class Close(NamedTuple):
     reason: int
 
 
+class Share(NamedTuple):
+    """About memory that both processes could share; only their nodes read the body."""
+
+    body: bytes
+
+
 Frame = (
     Ack
     | Eager
@@ -146,6 +155,7 @@ Frame = (
     | Joined
     | Handshake
     | Close
+    | Share
 )
 
 
@@ -210,6 +220,11 @@ def encode_handshake(body: bytes) -> bytes:
 def encode_close(reason: int) -> bytes:
     """A CLOSE frame."""
     return _CLOSE.pack(CLOSE, reason)
+
+
+def encode_share(body: bytes) -> bytes:
+    """A SHARE frame around what one node tells the other of its memory."""
+    return _SHARE.pack(SHARE, len(body)) + body
 
 
 def decode(payload: memoryview) -> Iterator[Frame]:
@@ -290,6 +305,12 @@ def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, i
         if zero or size > MAX_HANDSHAKE_BODY or offset + size > len(payload):
             raise MalformedError("HANDSHAKE frame exceeds its packet")
         return Handshake(bytes(payload[offset : offset + size])), offset + size
+    if kind == SHARE:
+        size = _SHARE.unpack_from(payload, offset)[1]
+        offset += _SHARE.size
+        if size > MAX_SHARE_BODY or offset + size > len(payload):
+            raise MalformedError("SHARE frame exceeds its packet")
+        return Share(bytes(payload[offset : offset + size])), offset + size
     if kind == CLOSE:
         return Close(_CLOSE.unpack_from(payload, offset)[1]), offset + _CLOSE.size
     raise MalformedError(f"unknown frame type {kind}")

@@ -11,7 +11,6 @@ link above authenticates it as it does packets from a network.
 
 from .channel import Channel
 from .layout import Layout
-from .segment import UnavailableError
-from .spin import Spinner
+from .segment import Host, UnavailableError
 
-__all__ = ["Channel", "Layout", "Spinner", "UnavailableError"]
+__all__ = ["Channel", "Host", "Layout", "UnavailableError"]

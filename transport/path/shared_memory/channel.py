@@ -119,10 +119,9 @@ class Channel:
         return isinstance(packet, memoryview) and self.slots.index_of(packet) is not None
 
     def send(self, packet: Buffer, *, stable: bool) -> bool:
-        """Hand over one packet; False where the peer is gone.
+        """Hand over one packet; False where the peer is gone, or takes nothing any more.
 
-        A packet that neither fits nor lies in a slot is lost, and so is one for which
-        there is no room: the link repeats it, elsewhere if it can.
+        Nor is there room for a packet that is too large and lies in no slot.
         """
         if self.fault is not None:
             return False
@@ -136,25 +135,33 @@ class Channel:
             return False
         if put:
             self._waker.produced()
-        return True
+        else:
+            # The link keeps to a window that fits, and nothing here repeats what is lost.
+            self._fail("the peer takes nothing out of the ring")
+        return put
 
     # --- as an endpoint ----------------------------------------------------------------
 
     @property
     def waiting(self) -> bool:
         """Whether a packet waits; cheap enough to be asked again and again."""
-        return self.fault is None and self._reader.waiting
+        return self.fault is None and self._reader.waiting()
 
     def lie_down(self) -> bool:
         """The engine is about to sleep on the descriptor; False where a packet waits."""
         if self.fault is not None:
             return True
-        return not self._reader.waiting and self._sleeper.lie_down(self._reader.seen)
+        return not self._reader.waiting() and self._sleeper.lie_down(self._reader.seen)
 
     def get_up(self) -> None:
         """The engine is awake and will look without being rung."""
         if self.fault is None:
             self._sleeper.get_up()
+
+    @property
+    def peek(self) -> Callable[[], bool]:
+        """`waiting`, for who asks without pause; not after `close`."""
+        return self._reader.waiting
 
     def receive(self, limit: int, *, signalled: bool) -> Iterator[tuple[Channel, Buffer]]:
         """Yield waiting packets.
@@ -169,7 +176,7 @@ class Channel:
             if packet is None:
                 break
             yield self, packet
-        if gone and self.fault is None and not self._reader.waiting:
+        if gone and self.fault is None and not self._reader.waiting():
             self._fail("the peer's process has gone")
 
     def take(self) -> Buffer | None:

@@ -167,7 +167,6 @@ class RingReader:
         self.seen = 0
         """The writer's count as last read."""
 
-    @property
     def waiting(self) -> bool:
         """Whether there is something to take."""
         return bool(self._consumed != self.seen or self._peer_words[PRODUCED] != self.seen)

@@ -31,6 +31,7 @@ import stat
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha512
 from hmac import compare_digest
 from typing import Final
 
@@ -131,6 +132,12 @@ class Host:
         except (OSError, ValueError) as error:
             raise UnavailableError(f"/proc does not say which host this is: {error}") from None
         return cls(boot=boot, namespace=namespace, user=os.geteuid())
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that tell another process only whether it is on the same one."""
+        facts = self.boot + self.namespace.to_bytes(8, "big") + self.user.to_bytes(8, "big")
+        return sha512(b"sealfabric 1 host" + facts).digest()[:32]
 
     def shared_with(self, claim: Claim) -> bool:
         """Whether the claim is of this very host, namespace and user."""

@@ -17,7 +17,7 @@ from .segment import Segment
 class SlotBank:
     """The writer's slots."""
 
-    __slots__ = ("_free", "_index", "_slots")
+    __slots__ = ("_free", "_index", "_slots", "window")
 
     def __init__(self, segment: Segment) -> None:
         layout = segment.layout
@@ -30,6 +30,8 @@ class SlotBank:
         self._index = {id(exporter): index for index, exporter in enumerate(exporters)}
         self._slots = [exporter.data for exporter in exporters]
         self._free = list(reversed(self._slots))
+        self.window = layout.ring // 2
+        """Bytes that may be in flight in the ring: the rest is for what nobody counts."""
 
     def take(self) -> memoryview | None:
         """A writable slot whose content is arbitrary; None where all are in use."""
