@@ -18,8 +18,8 @@ from transport.link.events import Event, MessageArrived, MessagePlaced
 from transport.link.inbox import Inbox, IncomingMessage
 from transport.link.mailbox import Mailbox
 from transport.link.outbox import Outbox
-from transport.link.ranges import RangeSet
 from transport.link.pathset import PathSet
+from transport.link.ranges import RangeSet
 from transport.link.scheduler import Spray
 from transport.link.sender import Sender
 from transport.wire import frames

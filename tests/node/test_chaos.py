@@ -21,6 +21,7 @@ from transport.path.zeromq import ListenerPath
 
 KIB, MIB = 1024, 1024 * 1024
 TENACIOUS = Config(
+    shared_memory=False,  # else nothing would cross the networks that misbehave here
     peer_timeout=20.0,
     heartbeat_interval=0.5,
     reconnect_interval=0.01,

@@ -132,12 +132,15 @@ def test_the_same_with_the_defaults(private: bytes) -> None:
 def test_a_peer_killed_in_mid_send_fails_the_receive(here: Node, private: bytes) -> None:
     with Remote("victim", private, config=QUICK) as victim:
         link_remote(here, victim)
-        out = np.zeros(512 * MIB, np.uint8)
-        receive = here.irecv(out, source="victim")
-        victim.tell("send", to="here", seeds=[1], size=out.nbytes)
+        out = np.zeros(64 * MIB, np.uint8)
+        # More than can cross before the kill, however fast memory is.
+        receives = [here.irecv(out, source="victim") for _ in range(400)]
+        victim.tell("send", to="here", seeds=[1], size=out.nbytes, times=len(receives))
         until(lambda: here.link("victim").stats().bytes_received > 4 * MIB, patience=60.0)
         victim.kill()
-        assert_lost(receive, "victim")
+        assert_lost(receives[-1], "victim")
+        for receive in receives:
+            assert receive.done(), "all that were under way have ended with it"
 
 
 def test_a_new_process_of_the_same_identity_takes_over(here: Node, private: bytes) -> None:

@@ -62,7 +62,7 @@ def test_every_kind_of_address(kind: str, tmp_path_factory: pytest.TempPathFacto
         "ipc": f"ipc://{tmp_path_factory.mktemp('s')}/node",
         "inproc": inproc_address(),
     }[kind]
-    with linked(listen=(address,)) as (a, b):
+    with linked(listen=(address,), config=Config(shared_memory=False)) as (a, b):
         exchange(a, b)
         assert [path.state for path in a.link("b").stats().paths].count("usable") == 4
 
@@ -88,7 +88,7 @@ def test_a_name_is_resolved() -> None:
 
 def test_two_rails_are_both_used(tmp_path_factory: pytest.TempPathFactory) -> None:
     rails = ("tcp://127.0.0.1:0", f"ipc://{tmp_path_factory.mktemp('s')}/rail")
-    with linked(listen=rails) as (a, b):
+    with linked(listen=rails, config=Config(shared_memory=False)) as (a, b):
         until(lambda: all(path.state == "usable" for path in a.link("b").stats().paths))
         for _ in range(8):
             work = a.isend(np.zeros(2_000_000), to="b")

@@ -24,7 +24,7 @@ RAILS = 2
 GOOD, BAD = range(RAILS)
 SIZE = 4 * MIB
 MESSAGES = 16  # more than a receiver's credit: the rest waits for receives
-CONFIG = {"paths": RAILS, "heartbeat_interval": 0.5, "peer_timeout": 20.0}
+CONFIG = {"shared_memory": False, "paths": RAILS, "heartbeat_interval": 0.5, "peer_timeout": 20.0}
 
 
 @pytest.fixture

@@ -170,18 +170,21 @@ def test_what_it_takes() -> None:
         assert here.takes(slot)
         too_large = memoryview(bytes(MIN_RING // 8 + 1))
         assert not here.takes(too_large)
-        assert here.send(too_large, stable=False), "to the link, a packet lost on the way"
+        assert not here.send(too_large, stable=False)
         assert list(there.receive(10, signalled=False)) == []
 
 
-def test_a_full_ring_loses_packets_instead_of_blocking() -> None:
+def test_a_full_ring_ends_the_path_instead_of_blocking_or_losing() -> None:
+    """Nothing here repeats what is lost; the link sends all of it over the network."""
     with channels() as (here, there):
-        for _ in range(2 * MIN_RING // 1000):
-            assert here.send(bytes(1000), stable=False)
-        count = sum(1 for _ in there.receive(1000, signalled=False))
-        assert 60 <= count <= MIN_RING // 1000
-        assert here.send(b"next", stable=False)
-        assert [packet for _, packet in there.receive(10, signalled=False)] == [b"next"]
+        sent = 0
+        while here.send(bytes(1000), stable=False):
+            sent += 1
+        assert 60 <= sent <= MIN_RING // 1000
+        assert here.fault == "the peer takes nothing out of the ring"
+        assert [connected for _, connected in here.connectivity()] == [False]
+        assert sum(1 for _ in there.receive(1000, signalled=False)) == sent
+        assert there.connected, "until the bell is let go of"
 
 
 def test_a_batch_is_limited_and_the_rest_waits() -> None:

@@ -54,9 +54,11 @@ class Peer:
     def wait_for(self, peer: str, timeout: float = 20.0) -> None:
         self.node.wait_for(peer, timeout=timeout)
 
-    def send(self, to: str, seeds: list[int], size: int, tag: int = 0) -> None:
+    def send(self, to: str, seeds: list[int], size: int, tag: int = 0, times: int = 1) -> None:
         for seed in seeds:
-            self.node.send(payload(seed, size), to=to, tag=tag, timeout=60.0)
+            tensor = payload(seed, size)
+            for _ in range(times):
+                self.node.send(tensor, to=to, tag=tag, timeout=60.0)
 
     def recv(self, source: str | None, count: int, tag: int = 0, timeout: float = 60.0) -> Any:
         return [

@@ -25,6 +25,7 @@ DISCARDED: Final = "discarded"  # authentic bytes of a message nobody takes any 
 UNKNOWN_LINK: Final = "unknown_link"  # the receiver index names no link of this node
 VERSION: Final = "version"  # another protocol version
 LIMIT: Final = "limit"  # a named limit of Config was reached
+SHARED_MEMORY: Final = "shared_memory"  # a peer is on this host, and memory is not to be had
 
 
 class Drop(Exception):  # noqa: N818 - it is a verdict, not an error of anybody here

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..config import Config
 from ..link import Link
+from ..link.drops import SHARED_MEMORY
 from ..link.sender import frames_capacity
 from ..path.shared_memory import Channel, Host, Layout, UnavailableError
 from ..wire.codec import MalformedError
@@ -35,7 +36,6 @@ _REFUSED: Final = b""
 _HOST: Final = b"h"
 _CLAIM: Final = b"c"
 
-REFUSED: Final = "shared_memory"  # the cause that an offer which came to nothing is counted by
 RECORDS: Final = 8  # of the largest kind, that a ring holds
 
 
@@ -68,7 +68,7 @@ class Neighbours:
 
     def lie_down(self) -> bool:
         """Whoever puts a packet into a channel from now on rings; False where one waits."""
-        return all([channel.lie_down() for channel in self._attached])
+        return all(channel.lie_down() for channel in self._attached)
 
     def get_up(self) -> None:
         """Somebody looks at all channels again."""
@@ -109,11 +109,10 @@ class Neighbours:
 
     def _answer(self, link: Link, host: bytes) -> None:
         """The caller may be a neighbour: if so, make a segment and say where it is."""
-        if not self._allowed:
-            raise UnavailableError("shared memory is switched off here")
-        if Host.here().digest != host:
-            raise UnavailableError("the peer is on another host, in another namespace or user")
-        link.share(_CLAIM + self._open(link).claim)
+        if self._allowed and Host.here().digest == host:
+            link.share(_CLAIM + self._open(link).claim)
+        else:
+            link.share(_REFUSED)  # which is nothing to count: most peers are elsewhere
 
     def _attach(self, link: Link, claim: bytes) -> None:
         """The peer has made a segment: map it. The caller makes its own now, and says so."""
@@ -169,5 +168,5 @@ class Neighbours:
         self.peek = None
 
     def _note(self, link: Link, error: Exception) -> None:
-        self.drops[REFUSED] += 1
+        self.drops[SHARED_MEMORY] += 1
         log.debug("no shared memory with %s: %s", link.peer, error)

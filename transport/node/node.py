@@ -394,6 +394,7 @@ class Node:
             drops = Counter(self._engine.drops)
             drops.update(self._directory.drops)
             drops.update(self._messages.drops)
+            drops.update(self._engine.neighbours.drops)
             return NodeStats(
                 name=self.name,
                 links=self._directory.peers(),
