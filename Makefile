@@ -20,16 +20,19 @@ TORCH   := $(VENV)/.stamp-torch
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench sim clean
+.PHONY: help demo test torch-suite check bench sim clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(RUNTIME) ## Show two sealed processes, and what an eavesdropper sees
 	$(BIN)/sealfabric demo
 
 test: $(TORCH) ## Run all tests, with torch
 	$(BIN)/python -m pytest
+
+torch-suite: $(TORCH) ## Run PyTorch's own distributed tests over the backend, with 2 and 4 ranks
+	PYTHONPATH=tests $(BIN)/python -m support.torch_suite_runner
 
 check: $(DEV) ## Lint, format, types, import layers and repository rules
 	$(BIN)/ruff check .

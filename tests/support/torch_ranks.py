@@ -79,12 +79,17 @@ class Job:
     errors: list[str] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     ranks: list[subprocess.Popen[str]] = field(default_factory=list)
+    place: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
+
+    @property
+    def folder(self) -> Path:
+        """What the ranks may write into; it goes with the job."""
+        return Path(self.place.name)
 
     def start(self) -> Job:
         """Start every rank."""
         port = free_port()
-        folder = Path(tempfile.mkdtemp(prefix="torch-job-"))
-        secret = folder / "secret"
+        secret = self.folder / "secret"
         secret.touch(mode=0o600)
         secret.write_bytes(SECRET)
         shared = {
@@ -96,7 +101,7 @@ class Job:
             "MASTER_PORT": str(port),
             "SEALFABRIC_SECRET_FILE": str(secret),
             "OMP_NUM_THREADS": "1",
-            "JOB_FOLDER": str(folder),
+            "JOB_FOLDER": str(self.folder),
             **self.variables,
         }
         command = [sys.executable, str(PROJECT_ROOT / "tests" / self.script), *self.arguments]

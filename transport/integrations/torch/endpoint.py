@@ -26,7 +26,6 @@ from ...node import Node
 from .futures import completer
 from .options import Options, default_config
 
-LISTEN_VARIABLE: Final = "SEALFABRIC_LISTEN"
 CLOSE_TIMEOUT: Final = 5.0  # seconds to deliver what was sent
 _READ: Final = f"{PREFIX}read"  # how many ranks have read all entries; no rank's name
 
@@ -182,7 +181,7 @@ def _listen(store: Any) -> tuple[str, ...]:
     Raises:
         UsageError: there is no way to the master.
     """
-    given = os.environ.get(LISTEN_VARIABLE, "")
+    given = os.environ.get("SEALFABRIC_LISTEN", "")
     if not given:
         return facing(_master(store))
     each = [address.strip() for address in given.split(",") if address.strip()]
