@@ -27,7 +27,7 @@ from .kernel import TorchKernel
 from .operands import Target, checked, packed
 from .options import Options
 from .staging import Stager
-from .work import SealedWork
+from .work import JoinedWork, SealedWork
 
 # Any stands for torch.Tensor, torch.device and the options of calls in this file:
 # checking does not depend on torch.
@@ -149,6 +149,12 @@ class SealedProcessGroup(Described):
         tensor, op, limit = _one(tensors), _op_of(opts), given_seconds(opts)
         if tensor.layout is not torch.strided:
             return self._sparse_allreduce(tensor, op, limit)
+        if self._stager is None and tensor.is_cpu:  # the same as below, with less ado
+            try:
+                part = self._group.iall_reduce(tensor, op, timeout=limit)
+            except TransportError as error:
+                raise for_torch(error) from error
+            return self._noted(SealedWork((part,), tensors))
         return self._start(
             (tensor,),
             (tensor,),
@@ -433,4 +439,4 @@ def _tag(tag: int) -> int:
 
 def _together(works: Sequence[SealedWork], outputs: Sequence[Any]) -> SealedWork:
     """One work that ends when all of `works` have."""
-    return SealedWork.joined(works, list(outputs))
+    return JoinedWork(works, list(outputs))

@@ -300,11 +300,13 @@ class _StagedWork(SealedWork):
         devices = [] if self._stream is None else [self._stream.device]
         return torch.futures.Future(devices=devices)
 
-    def _when_ended(self, action: Callable[[], None]) -> None:
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """See `SealedWork.when_ended`."""
+
         # The thread that completes the future waits here until there is an operation.
         def follow() -> None:
             self._begun.wait()
-            SealedWork._when_ended(self, action)
+            SealedWork.when_ended(self, action)
 
         self._in_a_thread(follow)
 

@@ -46,22 +46,17 @@ class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is n
         super().__init__()
         self._parts = parts
         self.outputs = outputs
-        self._finish = finish
-        self._rank_of_source = source_rank
-        self._error: Exception | None = None
-        self._settled = False
-        self._lock = threading.Lock()
-        self._future: Any = None
+        if finish is not None:
+            self._finish = finish
+        if source_rank is not None:
+            self._rank_of_source = source_rank
 
-    @classmethod
-    def joined(cls, works: Sequence[SealedWork], outputs: Sequence[Any]) -> SealedWork:
-        """One that ends when all of `works` have."""
-
-        def finish() -> None:
-            for work in works:
-                work.wait()
-
-        return cls([part for work in works for part in work._parts], outputs, finish)
+    # What most works never have, so that making one costs little.
+    _finish: Callable[[], object] | None = None
+    _rank_of_source: Callable[[Work[Any]], int] | None = None
+    _error: Exception | None = None
+    _settled = False
+    _future: Any = None
 
     # --- waiting ---------------------------------------------------------------------------
 
@@ -75,8 +70,7 @@ class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is n
             TransportError: what it ended with.
         """
         if not self._settled:
-            limit = seconds(timeout) if timeout is not NO_LIMIT else None
-            self._await(limit)
+            self._await(None if timeout is NO_LIMIT else seconds(timeout))
             self._settle()
         if self._error is not None:
             raise self._error
@@ -99,10 +93,13 @@ class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is n
 
     def _settle(self) -> None:
         """All parts have ended, or one has failed: take the result over, once."""
-        with self._lock:
+        error = self._failure()
+        if self._finish is None and error is None:
+            self._settled = True
+            return
+        with _SETTLING:
             if self._settled:
                 return
-            error = self._failure()
             if error is None and self._finish is not None:
                 try:
                     self._finish()
@@ -174,13 +171,13 @@ class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is n
         if self.is_completed():
             self._complete(source)
         else:
-            self._when_ended(lambda: self._complete(source))
+            self.when_ended(lambda: self._complete(source))
         return future
 
     def _new_future(self) -> Any:
         return Future()
 
-    def _when_ended(self, action: Callable[[], None]) -> None:
+    def when_ended(self, action: Callable[[], None]) -> None:
         """Run `action` in a thread of its own kind once all parts have ended."""
         countdown = _Countdown(len(self._parts), lambda: self._in_a_thread(action))
         for part in self._parts:
@@ -200,6 +197,46 @@ class SealedWork(dist.Work):  # type: ignore[misc]  # torch is Any where it is n
         if self._error is not None:
             raise self._error
         return list(self.outputs)
+
+
+class JoinedWork(SealedWork):
+    """Several works as one, which ends when all of them have."""
+
+    def __init__(self, works: Sequence[SealedWork], outputs: Sequence[Any]) -> None:
+        super().__init__((), outputs)
+        self._works = works
+
+    def wait(self, timeout: timedelta = NO_LIMIT) -> bool:
+        """Wait for all; see `SealedWork.wait`."""
+        limit = None if timeout is NO_LIMIT else seconds(timeout)
+        deadline = None if limit is None else monotonic() + limit
+        for work in self._works:
+            left = NO_LIMIT
+            if deadline is not None:
+                left = timedelta(seconds=max(1e-6, deadline - monotonic()))
+            try:
+                work.wait(left)
+            except TransportError:
+                if not work.is_completed():
+                    raise
+        return super().wait()
+
+    def _ended(self) -> bool:
+        return all(work.is_completed() for work in self._works)
+
+    def _failure(self) -> TransportError | None:
+        errors = (work.exception() for work in self._works)
+        return next((each for each in errors if isinstance(each, TransportError)), None)
+
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """See `SealedWork.when_ended`."""
+        countdown = _Countdown(len(self._works), action)
+        for work in self._works:
+            work.when_ended(countdown.one_less)
+
+
+_SETTLING: Final = threading.RLock()
+"""Held while a result is copied to where it belongs."""
 
 
 class _Countdown:
