@@ -48,7 +48,7 @@ class Ranks:
         if (reason := missing(self.name)) is not None:
             raise BenchError(reason)
         self._folder = tempfile.TemporaryDirectory(prefix="bench-ranks-")
-        where = _meeting_place(self.name, Path(self._folder.name))
+        where = meeting_place(self.name, Path(self._folder.name))
         self._crew = Crew(
             f"{__package__}.rank_worker",
             {
@@ -92,7 +92,7 @@ class Ranks:
         self.close()
 
 
-def _meeting_place(name: str, folder: Path) -> str:
+def meeting_place(name: str, folder: Path) -> str:
     """A port and a secret for ours, a file for torch's, and what MPI has no need of."""
     secret, store = secrets.token_hex(32), str(folder / "store")
     if name in TORCH_SEALED:
