@@ -216,6 +216,7 @@ def _measure(
             "one_way_samples": effort.one_way_samples,
             "round_trips": effort.round_trips,
             "rate_messages": effort.rate_messages,
+            "wait": effort.wait,
             "handshakes": effort.handshakes,
             "measurements": list(measurements),
         },

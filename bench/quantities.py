@@ -34,6 +34,8 @@ def display_unit(unit: str, typical: float) -> tuple[str, float]:
         return ("GB/s", 1e9) if typical >= 1e8 else ("MB/s", 1e6)
     if unit == "messages/s":
         return "1000 messages/s", 1e3
+    if unit == "cores":
+        return "% of a core", 1e-2
     if typical >= 1e-3:
         return "ms", 1e-3
     return "µs", 1e-6

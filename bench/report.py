@@ -25,6 +25,7 @@ TITLES = {
     "round-trip": "round trip",
     "rate": "message rate",
     "exchange": "4 ranks, each sends to each other one",
+    "waiting": "processor time of a process that waits for a message",
     "cipher": "AES-256-GCM on one core",
     "handshake": "handshake, both ends new, until a byte went there and back",
 }

@@ -16,6 +16,7 @@ _TITLES: Final = {
     "round-trip": "{size} round trip (lower is better)",
     "rate": "{size} messages a second",
     "exchange": "4 ranks exchange {size} each (lower is better)",
+    "waiting": "a process that waits (lower is better)",
     "handshake": "handshake, both ends new (lower is better)",
 }
 

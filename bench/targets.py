@@ -57,6 +57,7 @@ def p2p_targets(run: Run) -> tuple[Target, ...]:
         _higher(
             "64 B messages a second, thousands", 100.0, _median(run, "rate", RATE_SIZE, 1e3), "k/s"
         ),
+        _lower("a process that waits", 1.0, _median(run, "waiting", 0, 1e-2), "%"),
         *(
             _lower(
                 f"4 ranks exchange {format_size(nbytes)}, by the same over TCP",

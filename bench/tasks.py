@@ -16,7 +16,15 @@ from .peers.pair import Peer
 from .ranks import Ranks
 from .timing import Sample, Task
 
-MEASUREMENTS: Final = ("one-way", "round-trip", "rate", "exchange", "handshake", "cipher")
+MEASUREMENTS: Final = (
+    "one-way",
+    "round-trip",
+    "rate",
+    "exchange",
+    "waiting",
+    "handshake",
+    "cipher",
+)
 CIPHER: Final = "aes-256-gcm"  # the name under which the cipher's own rate stands
 RATE_SIZE: Final = 64
 EXCHANGE_RANKS: Final = 4
@@ -44,6 +52,7 @@ class Effort:
     one_way_samples: int
     round_trips: int
     rate_messages: int
+    wait: float  # seconds
     handshakes: int
 
 
@@ -54,6 +63,7 @@ FULL: Final = Effort(
     one_way_samples=3,
     round_trips=1000,
     rate_messages=5000,
+    wait=0.5,
     handshakes=3,
 )
 QUICK: Final = Effort(
@@ -63,6 +73,7 @@ QUICK: Final = Effort(
     one_way_samples=2,
     round_trips=300,
     rate_messages=2000,
+    wait=0.3,
     handshakes=2,
 )
 
@@ -74,6 +85,7 @@ def tasks_for(effort: Effort, measurements: Sequence[str]) -> tuple[Task, ...]:
         "round-trip": (effort.round_trip_sizes, "s"),
         "rate": ((RATE_SIZE,), "messages/s"),
         "exchange": (EXCHANGE_SIZES, "s"),
+        "waiting": ((0,), "cores"),
         "handshake": ((0,), "s"),
         "cipher": ((CIPHER_SIZE,), "bytes/s"),
     }
@@ -82,7 +94,7 @@ def tasks_for(effort: Effort, measurements: Sequence[str]) -> tuple[Task, ...]:
             measurement=measurement,
             nbytes=nbytes,
             unit=sizes[measurement][1],
-            better="lower" if sizes[measurement][1] == "s" else "higher",
+            better="lower" if sizes[measurement][1] in ("s", "cores") else "higher",
         )
         for measurement in measurements
         for nbytes in sizes[measurement][0]
@@ -104,6 +116,8 @@ def measure_pair(peer: Peer, task: Task, effort: Effort) -> Sample:
         return _latency(peer.round_trip(task.nbytes, min(count, effort.round_trips)))
     if task.measurement == "rate":
         return Sample(value=peer.message_rate(task.nbytes, effort.rate_messages))
+    if task.measurement == "waiting":
+        return Sample(value=peer.waiting(effort.wait))
     return Sample(value=statistics.median(peer.handshake(effort.handshakes)))
 
 

@@ -24,7 +24,7 @@ class Task:
 
     measurement: str
     nbytes: int
-    unit: str  # "bytes/s", "messages/s" or "s"
+    unit: str  # "bytes/s", "messages/s", "s" or "cores"
     better: Better
 
 

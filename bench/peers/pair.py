@@ -80,6 +80,16 @@ class Peer:
         responder.answer()
         return times
 
+    def waiting(self, seconds: float) -> float:
+        """Return the share of a core that a process takes that waits so long for a message."""
+        self._place(apart=False)
+        initiator, responder = self._both()
+        initiator.order("send_late", seconds=seconds)
+        responder.order("wait")
+        initiator.answer()
+        share: float = responder.answer()
+        return share
+
     def handshake(self, count: int) -> list[float]:
         """Return `count` times from dialling to a byte there and back, all ends new."""
         self._place(apart=self._wants_apart)

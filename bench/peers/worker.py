@@ -157,6 +157,23 @@ class Worker:
             channel.receive(question)
             channel.send(payload)
 
+    def send_late(self, seconds: float) -> None:
+        """Let the other end wait so long, then send it a byte."""
+        channel = self._channels["main"]
+        byte = channel.wrap(np.zeros(1, np.uint8))
+        channel.receive(byte)
+        time.sleep(seconds)
+        channel.send(byte)
+
+    def wait(self) -> float:
+        """Return the share of a core that this process takes while it waits for a message."""
+        channel = self._channels["main"]
+        byte = channel.wrap(np.zeros(1, np.uint8))
+        channel.send(byte)
+        taken, started = time.process_time(), time.perf_counter()
+        channel.receive(byte)
+        return (time.process_time() - taken) / (time.perf_counter() - started)
+
     def close(self) -> None:
         """Close every channel, as far as that goes."""
         for channel in self._channels.values():

@@ -40,5 +40,6 @@ def test_units():
     assert display_unit("bytes/s", 5e9) == ("GB/s", 1e9)
     assert display_unit("bytes/s", 5e6) == ("MB/s", 1e6)
     assert display_unit("messages/s", 5e4) == ("1000 messages/s", 1e3)
+    assert display_unit("cores", 0.5) == ("% of a core", 1e-2)
     assert display_unit("s", 70e-6) == ("µs", 1e-6)
     assert display_unit("s", 2e-3) == ("ms", 1e-3)

@@ -26,6 +26,7 @@ def test_a_peer_measures_all_it_offers(name):
         assert peer.message_rate(64, 100) > 0
         # Back to throughput after latency: the processes may use all cores again.
         assert len(peer.one_way(64, 1)) == 1
+        assert 0 < peer.waiting(0.01) < 4
         if peer.secures:
             assert len(peer.handshake(2)) == 2
         assert min(peer.peak_memory()) > 2**20
