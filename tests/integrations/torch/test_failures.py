@@ -124,7 +124,7 @@ def test_a_trust_file_gives_keys_by_rank_policy_and_attester(world):
 
 
 @pytest.mark.slow
-def test_a_rank_that_runs_another_program_or_has_another_key_gets_no_tensor(world):
+def test_a_rank_that_runs_another_program_gets_no_tensor(world):
     changed = {1: trusting(world, "changed")}
     job = Job("integrations/torch/job_trust.py", 2, variables=trusting(world), of_rank=changed)
     job.start().finish()
@@ -133,10 +133,3 @@ def test_a_rank_that_runs_another_program_or_has_another_key_gets_no_tensor(worl
     assert "sum" not in second
     assert "rank 1 ('rank-1') cannot be reached" in first["error"]
     assert "evidence" in first["error"]
-    swapped = {"SEALFABRIC_IDENTITY": str(world / "rank-1.key")}
-    job = Job("integrations/torch/job_trust.py", 2, variables={**trusting(world), **swapped})
-    job.start()
-    job.ranks[0].wait(60)
-    job.ranks[1].kill()
-    job.finish()
-    assert "the trust pins" in job.said[0][0]["error"]
