@@ -84,7 +84,11 @@ class ReplayWindow:
         """
         words, mask, block = self._words, self._mask, number >> 6
         highest = self._highest
-        if number > highest:
+        if number == highest + 1 and number & 63:  # in order, within a word: nothing to clear
+            self._highest = number
+            if number > self._size:
+                self._floor = number - self._size
+        elif number > highest:
             newest = highest >> 6
             if block - newest > mask:  # the whole ring lies behind the new window
                 words[:] = [0] * len(words)

@@ -27,7 +27,6 @@ from ..wire.packet import (
     FIRST_BULK,
     FIRST_FRAMES,
     FRAMES_HEADER,
-    FRAMES_OVERHEAD,
 )
 from .primitives import hkdf_sha512_expand, hkdf_sha512_extract, wipe
 from .replay import ReplayWindow
@@ -35,6 +34,7 @@ from .replay import ReplayWindow
 Buffer = bytes | bytearray | memoryview
 
 ROOT_SIZE: Final = 64
+_FRAMES_HEADER_SIZE: Final = FRAMES_HEADER.size
 
 _forks = 0
 _DROPPED: Final = -1  # in place of the count of forks, in a sealer without a key
@@ -144,12 +144,14 @@ class Sealer(_Uncopyable):
         "_forks",
         "_key",
         "_limits",
-        "_number",
         "_packets",
+        "_prefix",
         "_receiver",
         "epoch",
         "first_number",
         "generation",
+        "next_number",
+        "wants_rekey",
     )
 
     def __init__(
@@ -158,7 +160,10 @@ class Sealer(_Uncopyable):
         self._key = _EpochKey(secret)
         self._receiver = receiver
         self._limits = limits
-        self._number = 0
+        self.next_number = 0
+        """The number that the next packet will carry; nobody else sets it."""
+        self.wants_rekey = False
+        """The soft limit is reached: advance as soon as the peer can follow."""
         self._packets = 0
         self._blocks = 0
         self._forks = _forks
@@ -166,23 +171,18 @@ class Sealer(_Uncopyable):
         self.epoch = 0
         self.first_number = 0
         """Lowest packet number that this epoch sealed or will seal."""
+        self._prefix = self._frames_prefix()
 
     def __repr__(self) -> str:
         return (
-            f"<Sealer generation={self.generation} epoch={self.epoch} next_number={self._number}>"
+            f"<Sealer generation={self.generation} epoch={self.epoch} "
+            f"next_number={self.next_number}>"
         )
 
-    @property
-    def next_number(self) -> int:
-        """The number that the next packet will carry."""
-        return self._number
-
-    @property
-    def wants_rekey(self) -> bool:
-        """The soft limit is reached: advance as soon as the peer can follow."""
-        return (
-            self._packets >= self._limits.soft_packets or self._blocks >= self._limits.soft_blocks
-        )
+    def _frames_prefix(self) -> bytes:
+        """What headers of FRAMES packets begin with in this epoch: all but the number."""
+        whole = FRAMES_HEADER.pack(FIRST_FRAMES, self.generation, self.epoch, self._receiver, 0)
+        return whole[:-8]
 
     def advance(self) -> None:
         """Go to the next epoch of this generation; the old key is dropped.
@@ -196,8 +196,7 @@ class Sealer(_Uncopyable):
         if self.epoch == 0xFFFF:
             raise KeyExhaustedError("no epoch left in this generation; a new handshake is due")
         successor = self._key.successor()
-        self._install(successor)
-        self.epoch += 1
+        self._install(successor, self.generation, self.epoch + 1)
 
     def renew(self, secret: bytes) -> None:
         """Go to the first epoch of the next generation, after a new handshake.
@@ -207,15 +206,16 @@ class Sealer(_Uncopyable):
             UsageError: this process is a fork.
         """
         self._require_ownership()
-        self._install(_EpochKey(secret))
-        self.generation = (self.generation + 1) & 0xFF
-        self.epoch = 0
+        self._install(_EpochKey(secret), (self.generation + 1) & 0xFF, 0)
 
-    def _install(self, key: _EpochKey) -> None:
+    def _install(self, key: _EpochKey, generation: int, epoch: int) -> None:
         self._key.drop()
         self._key = key
         self._packets = self._blocks = 0
-        self.first_number = self._number
+        self.wants_rekey = False
+        self.first_number = self.next_number
+        self.generation, self.epoch = generation, epoch
+        self._prefix = self._frames_prefix()
 
     def _require_ownership(self) -> None:
         if self._forks == _DROPPED:
@@ -235,41 +235,35 @@ class Sealer(_Uncopyable):
         """
         if self._forks != _forks:
             self._require_ownership()
+        limits = self._limits
         blocks = self._blocks + (plaintext_size + 15 >> 4) + (header_size + 15 >> 4) + 1
         packets = self._packets + 1
-        if packets > self._limits.hard_packets or blocks > self._limits.hard_blocks:
+        if packets > limits.hard_packets or blocks > limits.hard_blocks:
             raise KeyExhaustedError(
                 f"epoch {self.epoch} reached its hard limit after {self._packets} packets "
                 f"and {self._blocks} blocks without a rekey"
             )
         self._blocks = blocks
         self._packets = packets
-        number = self._number
-        self._number = number + 1
+        if packets >= limits.soft_packets or blocks >= limits.soft_blocks:
+            self.wants_rekey = True
+        number = self.next_number
+        self.next_number = number + 1
         return number
 
-    def seal_frames(self, frames: Buffer) -> tuple[int, bytearray]:
+    def seal_frames(self, frames: Buffer) -> tuple[int, bytes]:
         """Seal `frames` into a packet of its own; return its number and the packet.
 
         Raises:
             KeyExhaustedError: the hard limit of this key is reached; rekey first.
             UsageError: this process is a fork.
         """
-        size = len(frames)
-        number = self._spend(size, FRAMES_HEADER.size)
-        packet = bytearray(size + FRAMES_OVERHEAD)
-        header = FRAMES_HEADER.pack(
-            FIRST_FRAMES, self.generation, self.epoch, self._receiver, number
-        )
-        packet[: FRAMES_HEADER.size] = header
+        number = self._spend(len(frames), _FRAMES_HEADER_SIZE)
+        header = self._prefix + number.to_bytes(8, "little")
         key = self._key
-        key.aead.encrypt_into(
-            (key.iv ^ number).to_bytes(12, "big"),
-            frames,
-            header,
-            memoryview(packet)[FRAMES_HEADER.size :],
-        )
-        return number, packet
+        # For what is small, the allocation inside costs less than views to write into.
+        sealed = key.aead.encrypt((key.iv ^ number).to_bytes(12, "big"), frames, header)
+        return number, header + sealed
 
     def seal_bulk_into(
         self, slot: memoryview, message: int, offset: int, plaintext: Buffer
@@ -343,15 +337,35 @@ class Opener(_Uncopyable):
         """Be ready for the first epoch of the next generation, after a new handshake."""
         self._keys[(self.generation + 1) & 0xFF, 0] = _EpochKey(secret)
 
-    def open_frames(self, packet: memoryview) -> memoryview:
+    def open_frames(
+        self, packet: bytes | memoryview, fields: tuple[int, ...] | None = None
+    ) -> bytes:
         """Open a FRAMES packet whose length was checked; return its frames.
+
+        `fields` are its header's, where the caller has them already.
 
         Raises:
             AuthenticationError: key unknown or tag wrong; nothing changed.
         """
-        header = FRAMES_HEADER.unpack_from(packet)
-        frames = memoryview(bytearray(len(packet) - FRAMES_OVERHEAD))
-        self._open(packet, FRAMES_HEADER.size, header[1], header[2], header[4], frames)
+        if fields is None:
+            fields = FRAMES_HEADER.unpack_from(packet)
+        _, generation, epoch, _, number = fields
+        current = epoch == self.epoch and generation == self.generation
+        key = self._key if current else self._keys.get((generation, epoch))
+        if key is None:
+            self.failures += 1
+            raise AuthenticationError("no key for this epoch")
+        nonce = (key.iv ^ number).to_bytes(12, "big")
+        try:
+            frames = key.aead.decrypt(
+                nonce, packet[_FRAMES_HEADER_SIZE:], packet[:_FRAMES_HEADER_SIZE]
+            )
+        except InvalidTag:
+            self.failures += 1
+            raise AuthenticationError("packet does not authenticate") from None
+        self._replay.mark(number)
+        if not current:
+            self._follow(generation, epoch, number)
         return frames
 
     def open_bulk_into(self, packet: memoryview, destination: memoryview) -> None:

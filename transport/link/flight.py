@@ -46,7 +46,7 @@ class Packet:
     def __init__(
         self,
         number: int,
-        data: bytearray | memoryview,
+        data: bytes | memoryview,
         *,
         messages: Sequence[int],
         reliable: bool,
@@ -56,19 +56,21 @@ class Packet:
         self.size = len(data)
         self.slot: memoryview | None = None  # returns to its bank once this packet is settled
         self.bank: SlotBank | SlotPool | None = None
-        self.messages = messages  # ids of the messages it carries a part of
-        self.reliable = reliable  # repeated until acknowledged
-        self.path: PathState | None = None  # None while it waits for retransmission
+        self.messages = messages
+        self.reliable = reliable
+        self.path: PathState | None = None
         self.lost_by: PathState | None = None
-        self.waited = 0.0  # when the transmission that `lost_by` lost was sent
-        self.sequence = 0
-        self.sent_at = 0.0
         self.transmissions = 0
-        # The state of the flight when it left: what a delivery rate is measured from.
-        self.delivered = 0
-        self.delivered_at = 0.0
-        self.first_sent_at = 0.0
-        self.limited = False
+        # Set when it is sent over the network: place and time, and the state of the
+        # flight, which a delivery rate is measured from.
+        self.sent_at: float
+        self.sequence: int
+        self.delivered: int
+        self.delivered_at: float
+        self.first_sent_at: float
+        self.limited: bool
+        # Set when a path has lost it: when the transmission that was lost left.
+        self.waited: float
 
 
 class Flight:

@@ -12,11 +12,19 @@ from typing import Final
 
 from ..crypto.replay import WINDOW
 from ..errors import PeerLostError
-from ..wire.frames import Announce, Eager
+from ..wire.frames import (
+    EAGER,
+    EAGER_HEAD,
+    EAGER_OVERHEAD,
+    MAX_DESCRIPTION,
+    Announce,
+    Eager,
+)
 from .drops import DISCARDED, MALFORMED, OVERLAP, Drop
 from .outbox import MESSAGE_COST
 from .ranges import RangeSet
 
+COPIED: Final = 1024  # bytes that are copied as fast as a view of them is made
 MAX_GAPS: Final = WINDOW  # no honest sender has more pieces of a message in flight
 
 
@@ -38,14 +46,23 @@ class IncomingMessage:
         "withdrawn",
     )
 
-    def __init__(self, frame: Eager | Announce, payload: memoryview | None, cost: int) -> None:
-        self.id = frame.message
-        self.context = frame.context
-        self.tag = frame.tag
-        self.description = frame.description
+    def __init__(
+        self,
+        number: int,
+        context: int,
+        tag: int,
+        description: bytes,
+        payload: memoryview | bytes | None,
+        size: int,
+        cost: int,
+    ) -> None:
+        self.id = number
+        self.context = context
+        self.tag = tag
+        self.description = description
         self.payload = payload
-        """The bytes of a small message, in memory shared with its packet; else `None`."""
-        self.size = frame.size if isinstance(frame, Announce) else len(frame.payload)
+        """The bytes of a small message, perhaps in memory shared with its packet; else `None`."""
+        self.size = size
         self.destination: memoryview | None = None  # where bulk packets are opened into
         self.filled: RangeSet | None = None  # bytes that are authenticated and in place
         self.granted = 0  # the sender was told that it may send the bytes below
@@ -99,6 +116,32 @@ class Inbox:
     def _is_new(self, number: int) -> bool:
         return number >= self._next_id and number not in self._held
 
+    def predicted(self, frames: bytes) -> IncomingMessage | None:
+        """The message, where these frames are one small message alone whose turn it is.
+
+        Nearly every packet of small messages is such a one, so it is parsed at one go; for
+        any other, a malformed one included, None is returned and nothing has changed.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        end = len(frames)
+        if end < EAGER_OVERHEAD or frames[0] != EAGER or self._held:
+            return None
+        _, number, context, tag, described, size = EAGER_HEAD.unpack_from(frames)
+        body = EAGER_OVERHEAD + described
+        if number != self._next_id or body + size != end or described > MAX_DESCRIPTION:
+            return None
+        cost = size + MESSAGE_COST
+        self._charged += cost
+        if self._charged > self._granted_credit:
+            self._charge(0)
+        self._next_id = number + 1
+        self.messages_received += 1
+        payload = frames[body:] if size <= COPIED else memoryview(frames)[body:]
+        description = frames[EAGER_OVERHEAD:body]
+        return IncomingMessage(number, context, tag, description, payload, size, cost)
+
     def on_eager(self, frame: Eager) -> list[IncomingMessage]:
         """Take a small message; return what is now in turn.
 
@@ -109,13 +152,11 @@ class Inbox:
             return []
         cost = len(frame.payload) + MESSAGE_COST
         self._charge(cost)
-        if frame.message == self._next_id and not self._held:
-            self._next_id += 1
-            self.messages_received += 1
-            return [IncomingMessage(frame, frame.payload, cost)]
-        # Held back, it must not keep the whole packet's memory.
-        payload = memoryview(bytes(frame.payload))
-        return self._arrive(frame.message, IncomingMessage(frame, payload, cost))
+        number, context, tag, description, payload = frame
+        if number != self._next_id or self._held:
+            payload = bytes(payload)  # held back, it must not keep the whole packet's memory
+        message = IncomingMessage(number, context, tag, description, payload, len(payload), cost)
+        return self._arrive(number, message)
 
     def on_announce(self, frame: Announce) -> list[IncomingMessage]:
         """Take the announcement of a large message; return what is now in turn.
@@ -126,7 +167,8 @@ class Inbox:
         if not self._is_new(frame.message):
             return []
         self._charge(MESSAGE_COST)
-        message = IncomingMessage(frame, None, MESSAGE_COST)
+        number, context, tag, description, size = frame
+        message = IncomingMessage(number, context, tag, description, None, size, MESSAGE_COST)
         self._open[message.id] = message
         return self._arrive(message.id, message)
 
@@ -184,9 +226,10 @@ class Inbox:
         message.destination = None
         return self._open.pop(message.id, None) is not None
 
-    def release(self, message: IncomingMessage) -> None:
-        """The message no longer waits: its credit may be given anew."""
+    def release(self, message: IncomingMessage) -> bool:
+        """The message no longer waits: its credit may be given anew; True where much is due."""
         self._released += message.take_cost()
+        return self._released + self._credit_span - self._granted_credit >= self._credit_span >> 3
 
     def credit_due(self) -> int | None:
         """A new cumulative limit once an eighth of the credit was released, else `None`."""

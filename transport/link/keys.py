@@ -141,13 +141,15 @@ class Keys:
             KeyExhaustedError: no epoch is left in this generation.
         """
         sealer = self.sealer
+        if self._next_secret is None and not sealer.wants_rekey:
+            return
         # The responder waits until the initiator has used the new generation:
         # only then has the initiator certainly derived it.
         renewing = self._next_secret is not None and (
             self._initiator or self.opener.generation != sealer.generation
         )
         if not (renewing or sealer.wants_rekey):
-            return
+            return  # a generation is agreed, but its turn has not come
         settled = flight.floor(sealer.next_number) >= sealer.first_number
         if not settled or flight.highest_acknowledged < sealer.first_number:
             return

@@ -36,7 +36,7 @@ from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
 from .keys import Keys
 from .mailbox import Mailbox
-from .outbox import OutgoingMessage
+from .messaging import Messaging
 from .paths import PathState, SlotBank
 from .pathset import PathSet
 from .receiver import Receiver
@@ -52,7 +52,7 @@ JOINS_AT_ONCE: Final = 64  # answers to path requests that wait to leave
 FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
 
 
-class Link:
+class Link(Messaging):
     """One link between this node and a peer, from the first packet to the last."""
 
     def __init__(
@@ -116,11 +116,6 @@ class Link:
         if self.state is State.OPEN:
             self._pathset.join(path, self._send_over, now)
         return path
-
-    def share(self, body: bytes) -> None:
-        """Tell the peer's node something of memory that both could share."""
-        if self.state is State.OPEN:
-            self._sender.outbox.control(frames.encode_share(body))
 
     def add_local_path(self, handle: object, slots: SlotBank, address: str, now: float) -> None:
         """Give the link a path through shared memory: it carries all, for as long as it works.
@@ -227,64 +222,32 @@ class Link:
         if self._keys is not None and (message := self._keys.begin_renewal(now)) is not None:
             self._sender.outbox.control(frames.encode_handshake(message))
 
-    # --- messages --------------------------------------------------------------------
-
-    def send(
-        self, data: memoryview, description: bytes, *, context: int, tag: int
-    ) -> OutgoingMessage | None:
-        """Queue a message of flat bytes.
-
-        Returns None where the bytes were copied, so that the buffer is free
-        already; else `events.MessageSealed` or `MessageDeclined` will tell of it.
-
-        Raises:
-            ClosedError: the link is not open.
-        """
-        if self.state is not State.OPEN:
-            raise ClosedError(f"link to {self.peer!r} is {self.state.name.lower()}")
-        return self._sender.outbox.post(data, description, context, tag)
-
-    def withdraw(self, message: OutgoingMessage) -> bool:
-        """Take back a message whose buffer is not free; False where it is too late."""
-        return self._mailbox.withdraw(message)
-
-    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
-        """Open an announced message's bytes into `destination`, which has its exact size."""
-        self._mailbox.accept(message, destination)
-
-    def release(self, message: IncomingMessage) -> None:
-        """A small message was consumed: its credit may be used again."""
-        self._mailbox.release(message)
-
-    def decline(self, message: IncomingMessage) -> None:
-        """Take no further byte of an announced message; its sender is told."""
-        self._mailbox.decline(message)
-
-    @property
-    def last_message(self) -> int:
-        """Id of the message queued last; -1 before the first."""
-        return self._sender.outbox.last_id
-
-    @property
-    def settled_through(self) -> int:
-        """Every message up to this id was delivered and acknowledged, or has ended."""
-        return self._sender.outbox.settled_through
-
     # --- receiving -------------------------------------------------------------------
 
     def receive_packet(self, handle: object, packet: Buffer, now: float) -> None:
         """Take a packet that came over `handle`; hostile ones are dropped and counted."""
-        view = packet if isinstance(packet, memoryview) else memoryview(packet)
+        message = self.receive(handle, packet, now)
+        if message is not None:
+            self._events.append(events.MessageArrived(message))
+
+    def receive(self, handle: object, packet: Buffer, now: float) -> IncomingMessage | None:
+        """The same, but where all of it is one small message in turn that is returned.
+
+        There is no event of it then. Everything else has events, to be taken before
+        the next packet.
+        """
         try:
-            if self.state is State.CLOSED or not len(view):
+            if self.state is State.CLOSED or not len(packet):
                 raise Drop(STATE)
-            first = view[0]
+            first = packet[0]
             if first == FIRST_FRAMES:
-                self._receive_frames(handle, view, now)
-            elif first == FIRST_BULK:
-                self._receive_piece(handle, view, now)
+                return self._receive_frames(
+                    handle, packet if type(packet) is bytes else memoryview(packet), now
+                )
+            if first == FIRST_BULK:
+                self._receive_piece(handle, memoryview(packet), now)
             elif self._keys is None or self.state is State.CONFIRMING:
-                self._receive_handshake(handle, view, now)
+                self._receive_handshake(handle, memoryview(packet), now)
             else:
                 raise Drop(STATE)
         except Drop as drop:
@@ -296,10 +259,18 @@ class Link:
                 self._opening_failed(self._keys.opener.failures, now)
         except (PeerError, KeyExhaustedError) as error:
             self.abort(error)
+        return None
 
-    def _receive_frames(self, handle: object, packet: memoryview, now: float) -> None:
+    def _receive_frames(
+        self, handle: object, packet: bytes | memoryview, now: float
+    ) -> IncomingMessage | None:
         payload = self._receiver.open_frames(packet, now)
-        self._came_over(handle, len(packet), now)
+        size = len(packet)
+        self._came_over(handle, size, now)
+        message = self._receiver.inbox.predicted(payload)
+        if message is not None:
+            self._sender.acknowledgements.owe(size, now)
+            return message
         elicits = False
         try:
             for frame in frames.decode(payload):
@@ -312,12 +283,13 @@ class Link:
                 except Drop as drop:  # of this frame; those behind it are acknowledged too
                     self.drops[drop.cause] += 1
                 if self.state is State.CLOSED:
-                    return
+                    return None
         except MalformedError:
             raise Drop(MALFORMED) from None
         finally:
             if elicits:
-                self._sender.acknowledgements.owe(len(packet), now)
+                self._sender.acknowledgements.owe(size, now)
+        return None
 
     def _receive_piece(self, handle: object, packet: memoryview, now: float) -> None:
         message = self._receiver.open_piece(packet, now)

@@ -76,11 +76,12 @@ class Mailbox:
         if self.account is not None:
             self.account.ended(message)
 
-    def release(self, message: IncomingMessage) -> None:
-        """A small message was consumed: its credit may be used again."""
-        if not self._closed:
-            self._inbox.release(message)
-            self._give_credit()
+    def release(self, message: IncomingMessage) -> bool:
+        """A small message was consumed: its credit may be used again; True to tell the peer so."""
+        if self._closed or not self._inbox.release(message):
+            return False
+        self._give_credit()
+        return True
 
     def decline(self, message: IncomingMessage) -> None:
         """Take no further byte of an announced message; its sender is told."""
@@ -94,6 +95,16 @@ class Mailbox:
         if limit is not None:
             self._sender.outbox.control(frames.encode_credit(limit))
 
+    def on_eager(self, frame: frames.Eager) -> None:
+        """Take a small message.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        arrived = self._inbox.on_eager(frame)
+        self._events.extend(map(MessageArrived, arrived))
+        self._give_credit()  # of what was withdrawn behind it
+
     def on_frame(self, frame: frames.Frame) -> bool:
         """Take a frame about a message; False where it is about something else.
 
@@ -103,9 +114,7 @@ class Mailbox:
         events, outbox = self._events, self._sender.outbox
         match frame:
             case frames.Eager():
-                events.extend(map(MessageArrived, self._inbox.on_eager(frame)))
-                self._give_credit()  # of what was withdrawn behind it
-                self._give_credit()
+                self.on_eager(frame)
             case frames.Announce():
                 events.extend(map(MessageArrived, self._inbox.on_announce(frame)))
                 self._give_credit()

@@ -116,12 +116,7 @@ class Outbox:
         Raises:
             UsageError: the wire has no room for this description, context or tag.
         """
-        # Before an id is spent: a gap in the ids would hold up every later message.
-        if len(description) > frames.MAX_DESCRIPTION or context >> 32 or tag >> 64:
-            raise UsageError(
-                f"a message takes a description of {frames.MAX_DESCRIPTION} bytes, a context of "
-                f"32 bits and a tag of 64, got {len(description)} bytes, {context} and {tag}"
-            )
+        self._check(description, context, tag)
         number = self._next_id
         self._next_id = number + 1
         self._unsettled[number] = 1
@@ -135,6 +130,32 @@ class Outbox:
         if self._waiting or not self._admit(message):
             self._waiting.append(message)
         return message
+
+    def post_now(self, size: int, description: bytes, context: int, tag: int) -> int:
+        """The id of a small message whose frame the caller seals at once; -1 where it must wait.
+
+        Raises: as `post`.
+        """
+        spent = self._spent + size + MESSAGE_COST
+        if self._waiting or size > self._eager_limit or spent > self._credit - self._eager_reserve:
+            return -1
+        if len(description) > frames.MAX_DESCRIPTION or context >> 32 or tag >> 64:
+            self._check(description, context, tag)
+        number = self._next_id
+        self._next_id = number + 1
+        self._unsettled[number] = 1
+        self.messages_sent += 1
+        self._spent = spent
+        return number
+
+    @staticmethod
+    def _check(description: bytes, context: int, tag: int) -> None:
+        # Before an id is spent: a gap in the ids would hold up every later message.
+        if len(description) > frames.MAX_DESCRIPTION or context >> 32 or tag >> 64:
+            raise UsageError(
+                f"a message takes a description of {frames.MAX_DESCRIPTION} bytes, a context of "
+                f"32 bits and a tag of 64, got {len(description)} bytes, {context} and {tag}"
+            )
 
     def _may_be_eager(self, size: int) -> bool:
         left = self._credit - self._spent - self._eager_reserve

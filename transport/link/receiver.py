@@ -40,21 +40,28 @@ class Receiver:
         self.last_received = now
         """When the last authentic packet came: the peer lived then."""
 
-    def open_frames(self, packet: memoryview, now: float) -> memoryview:
+    def open_frames(self, packet: bytes | memoryview, now: float) -> bytes:
         """The frames of a FRAMES packet.
 
         Raises:
             Drop: malformed, seen before, or not authentic; nothing has changed.
         """
-        if len(packet) < FRAMES_OVERHEAD:
+        size = len(packet)
+        if size < FRAMES_OVERHEAD:
             raise Drop(MALFORMED)
-        header = FRAMES_HEADER.unpack_from(packet)
-        opener = self._opener_for(header[4])
+        if self.keys is None:
+            raise Drop(STATE)
+        opener = self.keys.opener
+        fields = FRAMES_HEADER.unpack_from(packet)
+        number: int = fields[4]
+        cause = opener.verdict(number)
+        if cause is not None:
+            raise Drop(cause)
         try:
-            payload = opener.open_frames(packet)
+            payload = opener.open_frames(packet, fields)
         except AuthenticationError:
             raise Drop(AUTHENTICATION) from None
-        self._opened(header[4], len(packet), now)
+        self._opened(number, size, now)
         return payload
 
     def open_piece(self, packet: memoryview, now: float) -> IncomingMessage | None:

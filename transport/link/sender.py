@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from ..config import Config
 from ..wire import frames
+from ..wire.frames import EAGER, EAGER_HEAD
 from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD
 from .acknowledgement import Acknowledgements
 from .congestion import CongestionController
@@ -33,6 +34,7 @@ COALESCE_BYTES: Final = 8 * 1024  # unless they have grown to this
 COPY_BELOW: Final = 256 * 1024  # a smaller packet is cheaper to copy than to track
 DATA_SPAN: Final = 4096  # numbers between the oldest packet in flight and the newest
 ACK_SPAN: Final = 8000  # the same for bare acknowledgements; less than the replay window
+EXPRESS_OVERHEAD: Final = frames.EAGER_OVERHEAD + FRAMES_OVERHEAD
 EAGER_RESERVE: Final = frames.EAGER_OVERHEAD + frames.MAX_DESCRIPTION
 ACK_RESERVE: Final = frames.MAX_ACK  # a packet has room for an acknowledgement at its end
 
@@ -76,6 +78,7 @@ class Sender:
         "outbox",
         "recovery",
         "sealed",
+        "settled",
     )
 
     def __init__(
@@ -98,6 +101,8 @@ class Sender:
         self.outbox = Outbox(eager_limit=0, capacity=0, credit=0)
         self.sealed: list[OutgoingMessage] = []
         """Messages whose last byte was sealed since the owner last looked."""
+        self.settled = False
+        """Something was acknowledged since `poll` was last called."""
         self.heard_over: PathState | None = None
         """The path that the last authentic packet came by."""
         self.bare_packets = self.bare_bytes = 0  # sent outside the flight
@@ -184,6 +189,7 @@ class Sender:
         Raises:
             KeyExhaustedError: the hard limit of the key is reached.
         """
+        self.settled = False
         if self._raw:
             return self._raw.popleft()
         if self.flight.lost:
@@ -203,6 +209,57 @@ class Sender:
         if not outbox.sealing and not outbox.drafts:
             self.flight.nothing_to_send()
         return self._seal_ack(keys, now) if self.acknowledgements.now_due else None
+
+    @property
+    def wants_service(self) -> bool:
+        """Whether anything may leave now, or something has arrived that was sent."""
+        return bool(
+            self.settled
+            or self._raw
+            or self.outbox.drafts
+            or self.outbox.sealing
+            or self.flight.lost
+            or self.acknowledgements.now_due
+        )
+
+    def express(
+        self,
+        keys: Keys,
+        data: memoryview,
+        description: bytes,
+        context: int,
+        tag: int,
+        now: float,
+    ) -> Transmit | None:
+        """Seal a small message at once, by itself; None, and nothing done, where it must queue.
+
+        Long before the hard limit of a key it asks for a fresh one, and all queue.
+        """
+        outbox, flight = self.outbox, self.flight
+        if self._raw or outbox.drafts or outbox.sealing or flight.lost:
+            return None  # what came first goes first
+        if len(flight) >= COALESCE_PACKETS or keys.sealer.wants_rekey:
+            return None  # it waits for company, or for a key
+        length = len(data)
+        size = EXPRESS_OVERHEAD + len(description) + length
+        path = self._pathset.local
+        if path is None or not path.joined or path.slots is None:
+            path = self._way_for(keys, size, now)
+            if path is None:
+                return None
+        elif path.in_flight_bytes + size > path.slots.window or not self.within_span(keys):
+            return None
+        number = outbox.post_now(length, description, context, tag)
+        if number < 0:
+            return None
+        head = EAGER_HEAD.pack(EAGER, number, context, tag, len(description), length)
+        if self.acknowledgements.now_due:
+            content = b"".join((head, description, data, self.ack_frame(keys)))
+        else:
+            content = b"".join((head, description, data))
+        spent, sealed = keys.sealer.seal_frames(content)
+        self._sent(Packet(spent, sealed, messages=(number,), reliable=True), path, now)
+        return Transmit(path.handle, sealed, size >= COPY_BELOW)
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)
@@ -313,7 +370,7 @@ class Sender:
         self._sent(packet, path, now)
         return Transmit(path.handle, data, False)
 
-    def _bare_ack(self, keys: Keys) -> bytearray:
+    def _bare_ack(self, keys: Keys) -> bytes:
         keys.change(self.flight)
         _, data = keys.sealer.seal_frames(self.ack_frame(keys))
         self.bare_packets += 1
@@ -325,6 +382,7 @@ class Sender:
         settled = self.flight.acknowledge(ranges, now)
         if not settled:
             return
+        self.settled = True
         outbox = self.outbox
         for packet in settled:
             if packet.messages:

@@ -189,11 +189,13 @@ class Driver:
         """Hold the engine."""
         if forks() != self._forks:
             self._refuse_child()
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             self._queue_up()
 
     def _queue_up(self) -> None:
         """Take the lock, and let whoever holds it know that somebody waits for it."""
+        if self._lock.acquire(False):
+            return
         self._queuing.add(get_ident())
         self._lock.acquire()
         self._queuing.discard(get_ident())

@@ -28,6 +28,7 @@ from ..link import (
     Warned,
 )
 from ..link.drops import MALFORMED, UNKNOWN_LINK, VERSION
+from ..link.inbox import IncomingMessage
 from ..path.base import Buffer, Endpoint, Path, PathFilter
 from ..path.shared_memory import Channel
 from ..path.zeromq import Dialer, ZeroMQ
@@ -49,8 +50,9 @@ LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines thi
 class Engine:
     """Owns endpoints, paths, links and timers of one node.
 
-    `on_event(link, event)` is called under the lock for whatever the engine does
-    not handle itself, and with None after each time it has served a link.
+    `on_message(link, message)` is called under the lock for each message that arrives
+    or is announced, `on_event(link, event)` for whatever else the engine does not handle
+    itself, and with None after each time it has served a link.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Engine:
         directory: Directory,
         packet_limit: int,
         on_event: Callable[[Link, Event | None], None],
+        on_message: Callable[[Link, IncomingMessage], None],
         path_filter: PathFilter | None = None,
     ) -> None:
         self._config = config
@@ -67,6 +70,7 @@ class Engine:
         self._granted = directory.credit.stirred  # links that were granted something
         directory.on_retire(self._retire)
         self._on_event = on_event
+        self._on_message = on_message
         self._path_filter = path_filter
         self._zeromq = ZeroMQ(config, packet_limit)
         self._endpoints: dict[int, Endpoint] = {}  # by descriptor
@@ -196,20 +200,87 @@ class Engine:
         enough = monotonic() + STEP_LIMIT
         while True:
             now = monotonic()
+            peek = self.neighbours.peek
+            if peek is not None and peek() and self._receive_local(until, now):
+                return
             if self._granted:
                 self._touch_granted()
             if self._active:
                 self._serve(now)
             if now >= self._look_at or self._timers:
                 self._run_due(now)
-            peek = self.neighbours.peek
-            if peek is not None and peek():
-                for channel in self.neighbours.waiting():
-                    self._stirred.setdefault(channel, False)
             if self._stirred and self._receive(until):
                 return
-            if not self._active and not self._granted and (not self._stirred or now >= enough):
+            if self._active or self._granted:
+                continue
+            if now >= enough or not (self._stirred or (peek is not None and peek())):
                 return
+
+    def _receive_local(self, until: Waitable | None, now: float) -> bool:
+        """One batch from each channel in which packets wait; True once `until` has ended."""
+        for channel, link in self.neighbours.attached():
+            count = 0
+            while count < RECEIVE_BATCH and (packet := channel.take()) is not None:
+                size = len(packet)
+                message = link.receive(channel, packet, now)
+                if message is None:
+                    self._take_events(link)
+                else:
+                    self._on_message(link, message)
+                self._look_at_soon(link, now)
+                if until is not None and until.done():
+                    return True
+                if size >= MIDDLING:
+                    count += 8 if size < LARGE else RECEIVE_BATCH
+                    now = monotonic()  # opening it took time
+                count += 1
+            if channel.fault is not None:
+                self.neighbours.failed(channel)
+        return False
+
+    def _take_events(self, link: Link) -> None:
+        """A link has received something: hear what it says of it."""
+        while (event := link.poll_event()) is not None:
+            self._handle(link, event)
+
+    def _look_at_soon(self, link: Link, now: float) -> None:
+        """A link has received or sent something: it may have to send, if not now then later."""
+        if link.wants_service:
+            self._active[link] = None
+        elif link not in self._stale:
+            self._stale[link] = None
+            self._look_at = min(self._look_at, now + LOOK_INTERVAL)
+
+    def express(
+        self, link: Link, data: memoryview, description: bytes, context: int, tag: int
+    ) -> bool:
+        """Send a small message at once where nothing waits before it; False where something does.
+
+        Called under the lock.
+        """
+        if link in self._active:
+            return False
+        now = monotonic()
+        transmit = link.express(data, description, context, tag, now)
+        if transmit is None:
+            return False
+        handle, packet, stable = transmit
+        path = cast(Path, handle)
+        if not path.send(packet, stable=stable):
+            self._path_failed(link, path, now)
+        elif type(path) is not Channel:  # in memory nothing is ever late
+            self._stirred.setdefault(path.endpoint, False)
+            self._look_at_soon(link, now)
+            self.driver.expect_by(0.0)
+        return True
+
+    def _path_failed(self, link: Link, path: Path, now: float) -> None:
+        """Nobody is at the other end of a path: what was on it goes other ways."""
+        if type(path) is Channel:
+            self.neighbours.failed(path)
+        elif link.state is not State.CLOSED:
+            link.path_down(path, "nobody at the other end", now)
+        self._active[link] = None
 
     def _receive(self, until: Waitable | None) -> bool:
         """One batch from each endpoint that may have something; True once `until` has ended.
@@ -310,11 +381,10 @@ class Engine:
                     continue
                 path = cast(Path, transmit.handle)
                 if path.send(transmit.data, stable=transmit.stable):
-                    self._stirred.setdefault(path.endpoint, False)
-                elif type(path) is Channel:
-                    self.neighbours.failed(path)
-                elif link.state is not State.CLOSED:
-                    link.path_down(path, "nobody at the other end", now)
+                    if type(path) is not Channel:
+                        self._stirred.setdefault(path.endpoint, False)
+                else:
+                    self._path_failed(link, path, now)
                 if len(transmit.data) >= LARGE:
                     now = monotonic()  # sealing it took time
             self._active.pop(link, None)  # what its own events asked for has been done
@@ -324,8 +394,9 @@ class Engine:
 
     def _handle(self, link: Link, event: Event) -> None:
         if type(event) is MessageArrived:
-            pass  # by far the most frequent
-        elif isinstance(event, Established):
+            self._on_message(link, event.message)  # by far the most frequent
+            return
+        if isinstance(event, Established):
             self._directory.established(link)
             self.neighbours.established(link)
         elif isinstance(event, PeerShares):
@@ -399,7 +470,7 @@ class Engine:
         return min(due.values(), default=float("inf"))
 
     def _next_timeout(self) -> float:
-        if self._stirred or self._granted:
+        if self._stirred or self._granted or self._active:
             return 0.0
         self._look_at = self._refresh_due()
         return min(self._look_at, self._timers[0][0]) if self._timers else self._look_at

@@ -73,7 +73,10 @@ class Matcher(Generic[A, P]):
 
     def receive_for(self, message: A) -> P | None:
         """Take the receive posted first of those that match `message`."""
-        context, source, tag = message.context, message.source, message.tag
+        return self.receive_of(message.context, message.source, message.tag)
+
+    def receive_of(self, context: int, source: str, tag: int) -> P | None:
+        """The same, for a message that is not made yet."""
         exact = (context, source, tag)
         if not self._wildcards:
             return self._take(self._posted, exact) if exact in self._posted else None

@@ -18,7 +18,7 @@ from ..errors import (
     TruncatedError,
     UsageError,
 )
-from ..link import Failed, Link, MessageArrived, MessageDeclined, MessagePlaced, MessageSealed
+from ..link import Failed, Link, MessageDeclined, MessagePlaced, MessageSealed
 from ..link.drops import DISCARDED, LIMIT, MALFORMED
 from ..link.events import Event, MessageWithdrawn
 from ..link.inbox import IncomingMessage
@@ -66,7 +66,7 @@ class Receive:
 class Message:
     """An arrived message: what it is, from whom, and the link's own handle of it."""
 
-    __slots__ = ("context", "incoming", "link", "payload", "serial", "source", "spec", "tag")
+    __slots__ = ("context", "incoming", "link", "serial", "source", "spec", "tag")
 
     def __init__(self, link: Link, incoming: IncomingMessage, spec: TensorSpec) -> None:
         self.link = link
@@ -76,15 +76,16 @@ class Message:
         self.context = incoming.context
         self.tag = incoming.tag
         self.serial = 0
-        self.payload: memoryview | bytes | None = incoming.payload
 
 
 class Messages:
     """All messages of one node. Every method is called under the driver's lock."""
 
-    def __init__(self, engine: Engine, config: Config) -> None:
-        self._engine = engine
-        self._config = config
+    engine: Engine
+    """Set once, before anything else: each of the two needs the other."""
+
+    def __init__(self, config: Config) -> None:
+        self._message_limit = config.message_limit
         self._matcher: Matcher[Message, Receive] = Matcher()
         self._watchers: dict[int, Callable[[str, int], None]] = {}  # by context
         self._claims = Claims()
@@ -104,13 +105,16 @@ class Messages:
             ClosedError: the link is not open.
         """
         spec = view.spec
-        if spec.nbytes > self._config.message_limit:
+        if spec.nbytes > self._message_limit:
             raise LimitError(
                 f"message of {spec.nbytes} bytes exceeds Config.message_limit of "
-                f"{self._config.message_limit}"
+                f"{self._message_limit}"
             )
-        message = link.send(view.data, spec.encode() + note, context=context, tag=tag)
-        self._engine.touch(link)
+        data, description = view.data, spec.encode() + note
+        if self.engine.express(link, data, description, context, tag):
+            return None
+        message = link.send(data, description, context=context, tag=tag)
+        self.engine.touch(link)
         return message
 
     def follow(
@@ -118,7 +122,7 @@ class Messages:
     ) -> Work[None]:
         """The handle of a message that was posted; it ends when the buffer may be reused."""
         operation = Operation("send", "to", link.peer, tag, view.spec.nbytes)
-        work: Work[None] = Work(self._engine.driver, operation)
+        work: Work[None] = Work(self.engine.driver, operation)
         if message is None:
             work.finish(None)
             return work
@@ -132,7 +136,7 @@ class Messages:
         if message.offset and not started:
             return False
         withdrawn = link.withdraw(message)
-        self._engine.touch(link)
+        self.engine.touch(link)
         return withdrawn
 
     # --- claims ----------------------------------------------------------------------
@@ -143,10 +147,8 @@ class Messages:
         if message is None:
             self._claims.post(claim)
             return
-        # What has waited is no longer in the packet that it came in.
-        message.incoming.payload = None if message.payload is None else memoryview(message.payload)
         claim.hand_over(message.link, message.incoming)
-        self._engine.touch(message.link)
+        self.engine.touch(message.link)
 
     def has(self, context: int, source: str, tag: int) -> bool:
         """Whether an unclaimed message of this kind waits."""
@@ -156,7 +158,7 @@ class Messages:
         """End a claim, wherever it stands; nothing is handed over any more."""
         link = self._claims.give_up(claim)
         if link is not None:
-            self._engine.touch(link)
+            self.engine.touch(link)
 
     def note_of(self, source: str, context: int, tag: int) -> bytes:
         """What the oldest unclaimed message of this kind has behind its description."""
@@ -177,7 +179,7 @@ class Messages:
     ) -> Work[Any]:
         """Post a receive; it is matched at once where a message waits."""
         operation = Operation("recv", "from", source, tag, None)
-        receive = Receive(Work(self._engine.driver, operation), destination, source, context, tag)
+        receive = Receive(Work(self.engine.driver, operation), destination, source, context, tag)
         if not self._take_waiting(receive):
             self._matcher.post(receive)
             self._let_go_by(receive)
@@ -188,7 +190,7 @@ class Messages:
         message = self._matcher.message_for(receive)
         if message is None:
             return False
-        if not self._deliver(message, receive):
+        if not self._deliver(message.link, message.incoming, message.spec, receive):
             self._matcher.put_back(message)
         return True
 
@@ -202,7 +204,7 @@ class Messages:
         if receive.message is None:
             return self._matcher.remove_posted(receive)
         receive.message.link.decline(receive.message.incoming)
-        self._engine.touch(receive.message.link)
+        self.engine.touch(receive.message.link)
         receive.message = None
         return True
 
@@ -214,30 +216,32 @@ class Messages:
         claim = self._claims.take(link, incoming)
         if claim is not None:
             claim.hand_over(link, incoming)
-            self._engine.touch(link)
+            self.engine.touch(link)
             return
         try:
-            spec, end = TensorSpec.decode(incoming.description)
+            if incoming.context:  # what follows the spec there is its owner's business
+                spec, _ = TensorSpec.decode(incoming.description)
+            else:
+                spec = TensorSpec.parse(incoming.description)
         except MalformedSpecError:
             self._reject(link, incoming, MALFORMED)
             return
-        noted = end != len(incoming.description)
-        if spec.nbytes != incoming.size or (noted and not incoming.context):
+        if spec.nbytes != incoming.size:
             self._reject(link, incoming, MALFORMED)
             return
-        if incoming.size > self._config.message_limit:
+        if incoming.size > self._message_limit:
             self._reject(link, incoming, LIMIT)
             return
-        message = Message(link, incoming, spec)
         while True:
-            receive = self._matcher.receive_for(message)
+            receive = self._matcher.receive_of(incoming.context, link.peer, incoming.tag)
             if receive is None:
                 break
-            if self._deliver(message, receive):
+            if self._deliver(link, incoming, spec, receive):
                 return
-        if message.payload is not None:
+        message = Message(link, incoming, spec)
+        if incoming.payload is not None:
             # Waiting, it must not keep the memory of the whole packet it came in.
-            message.payload = bytes(message.payload)
+            incoming.payload = bytes(incoming.payload)
         self._matcher.keep(message)
         incoming.owner = message
         watcher = self._watchers.get(message.context)
@@ -271,14 +275,15 @@ class Messages:
             link.release(incoming)
         else:
             link.decline(incoming)
-        self._engine.touch(link)
+        self.engine.touch(link)
 
-    def _deliver(self, message: Message, receive: Receive) -> bool:
+    def _deliver(
+        self, link: Link, incoming: IncomingMessage, spec: TensorSpec, receive: Receive
+    ) -> bool:
         """Give a message to a receive; False where it does not fit, which ends the receive.
 
         A message that does not fit stays in the queue: nothing is lost by a wrong buffer.
         """
-        spec, incoming = message.spec, message.incoming
         try:
             if receive.destination is None:
                 receive.array, memory = new_array(spec)
@@ -287,28 +292,28 @@ class Messages:
                 receive.array = receive.destination.owner
                 memory = receive.destination.data[: spec.nbytes]
         except (UsageError, TruncatedError, LimitError) as error:
-            text = f"{receive.work.what} does not fit the message from {message.source!r}: {error}"
+            text = f"{receive.work.what} does not fit the message from {link.peer!r}: {error}"
             receive.work.fail(type(error)(text))
             return False
-        if message.payload is not None:
+        if incoming.payload is not None:
             if spec.nbytes:
-                memory[:] = message.payload
-            message.link.release(incoming)
-            self._engine.touch(message.link)
-            self._finish(message, receive)
+                memory[:] = incoming.payload
+            if link.release(incoming):
+                self.engine.touch(link)
+            self._finish(link.peer, incoming.tag, spec.nbytes, receive)
             return True
-        receive.message = message
+        receive.message = Message(link, incoming, spec)
         incoming.owner = receive
-        message.link.accept(incoming, memory)
-        self._engine.touch(message.link)
+        link.accept(incoming, memory)
+        self.engine.touch(link)
         # Bytes may arrive from now on; only giving up altogether takes the buffer back.
         receive.work.on_cancel(_never)
         receive.work.on_give_up(partial(self._abandon, receive))
         return True
 
-    def _finish(self, message: Message, receive: Receive) -> None:
+    def _finish(self, source: str, tag: int, nbytes: int, receive: Receive) -> None:
         work = receive.work
-        work.source, work.tag, work.nbytes = message.source, message.tag, message.spec.nbytes
+        work.source, work.tag, work.nbytes = source, tag, nbytes
         receive.message = None
         if receive.destination is not None and receive.destination.copy_back is not None:
             try:
@@ -324,12 +329,10 @@ class Messages:
     def on_event(self, link: Link, event: Event) -> None:
         """Take an event of `link`."""
         match event:
-            case MessageArrived(incoming):
-                self.arrived(link, incoming)
             case MessagePlaced(incoming):
                 receive = incoming.owner
                 if isinstance(receive, Receive) and receive.message is not None:
-                    self._finish(receive.message, receive)
+                    self._finish(link.peer, incoming.tag, incoming.size, receive)
                 elif isinstance(receive, Claim):
                     receive.placed()
             case MessageSealed(message):

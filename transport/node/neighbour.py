@@ -62,9 +62,9 @@ class Neighbours:
 
     # --- what waits ----------------------------------------------------------------------
 
-    def waiting(self) -> list[Channel]:
-        """The channels in which a packet waits."""
-        return [channel for channel in self._attached if channel.waiting]
+    def attached(self) -> list[tuple[Channel, Link]]:
+        """Every channel in use, with its link."""
+        return list(self._attached.items())
 
     def lie_down(self) -> bool:
         """Whoever puts a packet into a channel from now on rings; False where one waits."""

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..identity.keys import Identity
 from ..identity.trust import Trust, check_name
-from ..link import Established, Event, Failed, Link, MessageArrived, State
+from ..link import Established, Event, Failed, Link, State
 from ..link.handshake import Terms
 from ..link.sender import packet_limit
 from ..path.base import PathFilter
@@ -95,11 +95,18 @@ class Node:
             credit=self._config.unexpected_bytes,
         )
         self._directory = Directory(terms, self._config, key_limits)
+        self._messages = Messages(self._config)
         self._engine = Engine(
-            name, self._config, self._directory, limit, self._on_event, path_filter
+            name,
+            self._config,
+            self._directory,
+            limit,
+            self._on_event,
+            self._messages.arrived,
+            path_filter,
         )
         self._driver = self._engine.driver
-        self._messages = Messages(self._engine, self._config)
+        self._messages.engine = self._engine
         self._linking = Linking(self._engine, self._directory, trust, self._config, self._handle_of)
         self._flushing: dict[Link, list[tuple[int, Work[None]]]] = {}
         self._handles: dict[Link, PeerLink] = {}
@@ -353,8 +360,6 @@ class Node:
         if event is None:
             if self._flushing:
                 self._settle_flushes(link)
-        elif type(event) is MessageArrived:
-            self._messages.arrived(link, event.message)
         elif isinstance(event, Established):
             self._established[link] = None
             self._linking.established(link)

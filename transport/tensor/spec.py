@@ -131,6 +131,15 @@ class TensorSpec:
         return self._encoding
 
     @staticmethod
+    def parse(encoding: bytes) -> TensorSpec:
+        """The spec that `encoding` is, whole; as cheap as a look-up where it came before.
+
+        Raises:
+            MalformedSpecError: as `decode`, or something follows the spec.
+        """
+        return _parse(encoding)
+
+    @staticmethod
     def decode(view: bytes | bytearray | memoryview, offset: int = 0) -> tuple[TensorSpec, int]:
         """Parse the spec that starts at `offset`; return it and the offset behind it.
 
@@ -149,6 +158,14 @@ class TensorSpec:
         if end > len(view):
             raise MalformedSpecError(f"a spec of {ndim} dimensions ends behind the input")
         return _decode_exact(bytes(view[offset:end])), end
+
+
+@lru_cache(maxsize=_CACHED_SPECS)
+def _parse(encoding: bytes) -> TensorSpec:
+    spec, end = TensorSpec.decode(encoding)
+    if end != len(encoding):
+        raise MalformedSpecError(f"{len(encoding) - end} bytes follow the spec")
+    return spec
 
 
 @lru_cache(maxsize=_CACHED_SPECS)

@@ -37,7 +37,7 @@ SHARE: Final = 13
 
 _ACK = Struct("<BQB")
 _RANGE = Struct("<QQ")
-_EAGER = Struct("<BQIQHI")
+EAGER_HEAD: Final = Struct("<BQIQHI")  # type, message, context, tag, described, size
 _ANNOUNCE = Struct("<BQIQHQ")
 _ID_AND_VALUE = Struct("<BQQ")
 _ID = Struct("<BQ")
@@ -46,7 +46,7 @@ _HANDSHAKE = Struct("<BBH")
 _CLOSE = Struct("<BB")
 _SHARE = Struct("<BH")
 
-EAGER_OVERHEAD: Final = _EAGER.size
+EAGER_OVERHEAD: Final = EAGER_HEAD.size
 MAX_ACK: Final = _ACK.size + MAX_ACK_RANGES * _RANGE.size
 
 
@@ -62,13 +62,13 @@ class Ack(NamedTuple):
 
 
 class Eager(NamedTuple):
-    """A whole small message; `payload` is a view into the opened packet."""
+    """A whole small message; `payload` is a view into the opened packet, or a copy of a few."""
 
     message: int
     context: int
     tag: int
     description: bytes
-    payload: memoryview
+    payload: memoryview | bytes
 
 
 class Announce(NamedTuple):
@@ -169,7 +169,7 @@ def encode_ack(floor: int, ranges: Sequence[tuple[int, int]]) -> bytes:
 
 def encode_eager_head(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
     """Everything of an EAGER frame but its payload of `size` bytes, which follows."""
-    return _EAGER.pack(EAGER, message, context, tag, len(description), size) + description
+    return EAGER_HEAD.pack(EAGER, message, context, tag, len(description), size) + description
 
 
 def encode_announce(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
@@ -227,20 +227,21 @@ def encode_share(body: bytes) -> bytes:
     return _SHARE.pack(SHARE, len(body)) + body
 
 
-def decode(payload: memoryview) -> Iterator[Frame]:
+def decode(payload: bytes | memoryview) -> Iterator[Frame]:
     """Yield the frames of an opened packet, in order.
 
     Raises:
         MalformedError: from the first frame that is not well formed; the frames
             before it have been yielded.
     """
+    payload = memoryview(payload)
     offset, end = 0, len(payload)
     while offset < end:
         kind = payload[offset]
         try:
             if kind == EAGER:
-                _, message, context, tag, described, size = _EAGER.unpack_from(payload, offset)
-                offset += _EAGER.size
+                _, message, context, tag, described, size = EAGER_HEAD.unpack_from(payload, offset)
+                offset += EAGER_HEAD.size
                 body = offset + described
                 if described > MAX_DESCRIPTION or body + size > end:
                     raise MalformedError("EAGER frame exceeds its packet")

@@ -1,0 +1,92 @@
+"""What a node asks of a link about messages and memory; the rest of a link's life is in link.py."""
+
+from __future__ import annotations
+
+from ..errors import ClosedError
+from ..wire import frames
+from .inbox import IncomingMessage
+from .keys import Keys
+from .mailbox import Mailbox
+from .outbox import OutgoingMessage
+from .sender import Sender, Transmit
+from .state import State
+
+
+class Messaging:
+    """The base of `Link`, which makes the parts that are named here."""
+
+    peer: str
+    state: State
+    _keys: Keys | None
+    _mailbox: Mailbox
+    _sender: Sender
+
+    # --- sending ---------------------------------------------------------------------
+
+    def send(
+        self, data: memoryview, description: bytes, *, context: int, tag: int
+    ) -> OutgoingMessage | None:
+        """Queue a message of flat bytes.
+
+        Returns None where the bytes were copied, so that the buffer is free
+        already; else `events.MessageSealed` or `MessageDeclined` will tell of it.
+
+        Raises:
+            ClosedError: the link is not open.
+        """
+        if self.state is not State.OPEN:
+            raise ClosedError(f"link to {self.peer!r} is {self.state.name.lower()}")
+        return self._sender.outbox.post(data, description, context, tag)
+
+    def express(
+        self, data: memoryview, description: bytes, context: int, tag: int, now: float
+    ) -> Transmit | None:
+        """The packet of a small message that can leave at once; None where `send` must take it.
+
+        It can where nothing else waits to leave: then there is no need to ask what is
+        first. So no event, draft or queue is between such a message and its packet.
+        """
+        keys = self._keys
+        if keys is None or self.state is not State.OPEN:
+            return None
+        return self._sender.express(keys, data, description, context, tag, now)
+
+    def withdraw(self, message: OutgoingMessage) -> bool:
+        """Take back a message whose buffer is not free; False where it is too late."""
+        return self._mailbox.withdraw(message)
+
+    @property
+    def last_message(self) -> int:
+        """Id of the message queued last; -1 before the first."""
+        return self._sender.outbox.last_id
+
+    @property
+    def settled_through(self) -> int:
+        """Every message up to this id was delivered and acknowledged, or has ended."""
+        return self._sender.outbox.settled_through
+
+    @property
+    def wants_service(self) -> bool:
+        """Whether `poll_transmit` may have something, or something sent has arrived."""
+        return self._sender.wants_service or self.state is not State.OPEN
+
+    # --- receiving -------------------------------------------------------------------
+
+    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
+        """Open an announced message's bytes into `destination`, which has its exact size."""
+        self._mailbox.accept(message, destination)
+
+    def release(self, message: IncomingMessage) -> bool:
+        """A small message was consumed: its credit may be used again; True to tell the peer so."""
+        return self._mailbox.release(message)
+
+    def decline(self, message: IncomingMessage) -> None:
+        """Take no further byte of an announced message; its sender is told."""
+        self._mailbox.decline(message)
+
+    # --- memory that both processes could share --------------------------------------
+
+    def share(self, body: bytes) -> None:
+        """Tell the peer's node something of it."""
+        if self.state is State.OPEN:
+            self._sender.outbox.control(frames.encode_share(body))
