@@ -86,7 +86,7 @@ class ReplayWindow:
         highest = self._highest
         if number == highest + 1 and number & 63:  # in order, within a word: nothing to clear
             self._highest = number
-            if number > self._size:
+            if number >= self._size:
                 self._floor = number - self._size
         elif number > highest:
             newest = highest >> 6

@@ -14,6 +14,7 @@ from ..wire import frames
 from .ranges import RangeSet
 
 PACKETS_AT_ONCE: Final = 16  # small packets that one acknowledgement waits for
+SLOTS_AT_ONCE: Final = 2
 RANGES_KEPT: Final = 256
 BYTES_AT_ONCE: Final = 1024 * 1024 + 1  # so of the largest packets every second one
 NEVER: Final = float("inf")
@@ -22,12 +23,12 @@ NEVER: Final = float("inf")
 class Acknowledgements:
     """Packet numbers received, above the peer's floor, and the acknowledgement that is owed."""
 
-    __slots__ = ("_bytes", "_delay", "_packets", "_received", "due", "now_due")
+    __slots__ = ("_bytes", "_delay", "_packets", "_received", "_slots", "due", "now_due")
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
         self._received = RangeSet()
-        self._packets = self._bytes = 0  # that wait for an acknowledgement
+        self._packets = self._bytes = self._slots = 0  # that wait for an acknowledgement
         self.due = NEVER
         """When an acknowledgement leaves even alone."""
         self.now_due = False
@@ -51,6 +52,12 @@ class Acknowledgements:
         if self._packets >= PACKETS_AT_ONCE or self._bytes >= BYTES_AT_ONCE:
             self.now_due = True
 
+    def owe_slot(self) -> None:
+        """A packet lies in a slot that its sender needs back: there are only a few."""
+        self._slots += 1
+        if self._slots >= SLOTS_AT_ONCE:
+            self.now_due = True
+
     def owe_again(self, now: float) -> None:
         """A packet came a second time: acknowledge again, but never more often than this delay."""
         self.due = min(self.due, now + self._delay)
@@ -63,5 +70,5 @@ class Acknowledgements:
         """The ACK frame that pays what is owed; `floor` is this side's own."""
         self.now_due = False
         self.due = NEVER
-        self._packets = self._bytes = 0
+        self._packets = self._bytes = self._slots = 0
         return frames.encode_ack(floor, self._received.descending(frames.MAX_ACK_RANGES))

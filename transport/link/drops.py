@@ -21,6 +21,7 @@ EVIDENCE: Final = "evidence"  # what the peer runs did not satisfy the policy
 HALF_OPEN: Final = "half_open"  # too many unfinished handshakes; the oldest gave way
 STATE: Final = "state"  # a well-formed packet that the link's state does not allow
 OVERLAP: Final = "overlap"  # bytes that were already placed
+EARLY: Final = "early"  # a piece of a message that is not announced yet: it comes again
 DISCARDED: Final = "discarded"  # authentic bytes of a message nobody takes any more
 UNKNOWN_LINK: Final = "unknown_link"  # the receiver index names no link of this node
 VERSION: Final = "version"  # another protocol version

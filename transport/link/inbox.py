@@ -20,7 +20,7 @@ from ..wire.frames import (
     Announce,
     Eager,
 )
-from .drops import DISCARDED, MALFORMED, OVERLAP, Drop
+from .drops import DISCARDED, EARLY, MALFORMED, OVERLAP, Drop
 from .outbox import MESSAGE_COST
 from .ranges import RangeSet
 
@@ -33,10 +33,12 @@ class IncomingMessage:
 
     __slots__ = (
         "_cost",
+        "accepted",
         "context",
         "description",
         "destination",
         "filled",
+        "follows",
         "granted",
         "id",
         "owner",
@@ -66,6 +68,8 @@ class IncomingMessage:
         self.destination: memoryview | None = None  # where bulk packets are opened into
         self.filled: RangeSet | None = None  # bytes that are authenticated and in place
         self.granted = 0  # the sender was told that it may send the bytes below
+        self.follows = False  # they come without, and are kept until the message is accepted
+        self.accepted = False
         self.withdrawn = False
         self.owner: object = None
         self._cost = cost
@@ -166,9 +170,12 @@ class Inbox:
         """
         if not self._is_new(frame.message):
             return []
-        self._charge(MESSAGE_COST)
-        number, context, tag, description, size = frame
-        message = IncomingMessage(number, context, tag, description, None, size, MESSAGE_COST)
+        cost = MESSAGE_COST + frame.size if frame.follows else MESSAGE_COST
+        self._charge(cost)
+        number, context, tag, description, size, follows = frame
+        message = IncomingMessage(number, context, tag, description, None, size, cost)
+        if follows:
+            message.follows, message.granted = True, size
         self._open[message.id] = message
         return self._arrive(message.id, message)
 
@@ -209,16 +216,26 @@ class Inbox:
         return in_turn
 
     def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
-        """Open the bytes of an announced message into `destination`; True if it is empty."""
+        """Open the bytes of an announced message into `destination`; True if all are there.
+
+        That is where it is empty, or where it came before it was accepted.
+        """
         self.release(message)
         if message.withdrawn:
             return False
+        message.accepted = True
         if message.size == 0:
             self._open.pop(message.id, None)
             return True
-        message.destination = destination
-        message.filled = RangeSet()
-        return False
+        kept, message.destination = message.destination, destination
+        if kept is None:
+            message.filled = RangeSet()
+            return False
+        destination[:] = kept
+        if message.id in self._open:
+            return False
+        message.destination = None
+        return True
 
     def decline(self, message: IncomingMessage) -> bool:
         """Take no more bytes of a message; False where it had ended already."""
@@ -246,7 +263,13 @@ class Inbox:
             Drop: nobody takes this message, or bytes there are in place already.
         """
         message = self._open.get(number)
-        if message is None or message.destination is None or message.filled is None:
+        if message is None:
+            # Its announcement may have been overtaken: then it is not to be acknowledged.
+            raise Drop(EARLY if self._is_new(number) else DISCARDED)
+        if message.destination is None and message.follows:
+            message.destination = memoryview(bytearray(message.size))
+            message.filled = RangeSet()
+        if message.destination is None or message.filled is None:
             raise Drop(DISCARDED)
         end = offset + size
         if end > message.granted:
@@ -265,8 +288,9 @@ class Inbox:
             raise PeerLostError(f"the peer sends a message in more than {MAX_GAPS} pieces at once")
         if filled.total < message.size:
             return False
-        message.destination = None
         del self._open[message.id]
+        if message.accepted:
+            message.destination = None
         return True
 
     def fail(self) -> list[IncomingMessage]:

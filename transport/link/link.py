@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..wire import frames
 from ..wire.codec import MalformedError
-from ..wire.packet import FIRST_BULK, FIRST_FRAMES
+from ..wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR, split_pair
 from . import events
 from .bottleneck import BottleneckWindow
 from .congestion import CongestionController
@@ -97,6 +97,7 @@ class Link(Messaging):
         if credit is not None:
             account = credit.open(self, self._mailbox.grant, self._pathset.least_round_trip)
             self._mailbox.account = self._receiver.account = account
+        self._rest: tuple[object, memoryview, float] | None = None  # of a PAIR packet
         self._close_queued = False
         self._started = now
 
@@ -233,9 +234,10 @@ class Link(Messaging):
     def receive(self, handle: object, packet: Buffer, now: float) -> IncomingMessage | None:
         """The same, but where all of it is one small message in turn that is returned.
 
-        There is no event of it then. Everything else has events, to be taken before
-        the next packet.
+        There is no event of it then, and events of earlier packets were taken before.
         """
+        if self._rest is not None:
+            self._receive_rest()
         try:
             if self.state is State.CLOSED or not len(packet):
                 raise Drop(STATE)
@@ -246,6 +248,8 @@ class Link(Messaging):
                 )
             if first == FIRST_BULK:
                 self._receive_piece(handle, memoryview(packet), now)
+            elif first == FIRST_PAIR:
+                self._receive_pair(handle, memoryview(packet), now)
             elif self._keys is None or self.state is State.CONFIRMING:
                 self._receive_handshake(handle, memoryview(packet), now)
             else:
@@ -291,13 +295,29 @@ class Link(Messaging):
                 self._sender.acknowledgements.owe(size, now)
         return None
 
+    def _receive_pair(self, handle: object, packet: memoryview, now: float) -> None:
+        """An announcement and its bytes: these wait until the owner has heard of the message."""
+        try:
+            announcement, piece = split_pair(packet)
+        except MalformedError:
+            raise Drop(MALFORMED) from None
+        self._rest = handle, piece, now
+        self._receive_frames(handle, announcement, now)
+
+    def _receive_rest(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self.receive_packet(*rest)
+
     def _receive_piece(self, handle: object, packet: memoryview, now: float) -> None:
         message = self._receiver.open_piece(packet, now)
-        self._came_over(handle, len(packet), now)
-        if message is not None:
+        path = self._came_over(handle, len(packet), now)
+        if path is not None and path.slots is not None:
+            self._sender.acknowledgements.owe_slot()
+        if message is not None and message.accepted:
             self._events.append(events.MessagePlaced(message))
 
-    def _came_over(self, handle: object, size: int, now: float) -> None:
+    def _came_over(self, handle: object, size: int, now: float) -> PathState | None:
         """An authentic packet: this path leads from the peer, and the peer has our keys."""
         path = self._pathset.find(handle)
         if path is not None:
@@ -308,6 +328,7 @@ class Link(Messaging):
             self.state = next_state(self.state, Input.CONFIRMED)
             self._watch.look_at = now
             self._open(now)
+        return path
 
     def _opening_failed(self, failures: int, now: float) -> None:
         if failures == FAILURES_WARN:
@@ -381,6 +402,9 @@ class Link(Messaging):
 
     def poll_event(self) -> events.Event | None:
         """The next event, or `None`."""
+        if not self._events and self._rest is not None:
+            # The owner has taken the message's announcement, and perhaps said where it goes.
+            self._receive_rest()
         return self._events.popleft() if self._events else None
 
     # --- time ------------------------------------------------------------------------

@@ -45,7 +45,9 @@ class Mailbox:
             return
         if self._inbox.accept(message, destination):
             self._events.append(MessagePlaced(message))
-        if message.destination is not None and self.account is not None:
+        if message.follows:
+            pass  # it waits for no grant
+        elif message.destination is not None and self.account is not None:
             self.account.accept(message)
         else:
             message.granted = message.size
@@ -73,7 +75,7 @@ class Mailbox:
             self.account.close()
 
     def _ended(self, message: IncomingMessage) -> None:
-        if self.account is not None:
+        if self.account is not None and not message.follows:
             self.account.ended(message)
 
     def release(self, message: IncomingMessage) -> bool:

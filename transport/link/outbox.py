@@ -38,6 +38,7 @@ class OutgoingMessage:
         "context",
         "data",
         "description",
+        "follows",
         "granted",
         "id",
         "offset",
@@ -59,6 +60,7 @@ class OutgoingMessage:
         self.stage = Stage.WAITING
         self.offset = 0  # bytes sealed so far
         self.granted = 0  # bytes the receiver is ready for
+        self.follows = False  # it is announced in front of its bytes, which are not asked for
         self.owner: object = None
 
 
@@ -80,19 +82,23 @@ class Outbox:
         "_announced",
         "_capacity",
         "_credit",
-        "_eager_limit",
         "_eager_reserve",
         "_next_id",
         "_spent",
         "_unsettled",
         "_waiting",
         "drafts",
+        "eager_limit",
+        "follow_limit",
         "messages_sent",
         "sealing",
     )
 
-    def __init__(self, *, eager_limit: int, capacity: int, credit: int) -> None:
-        self._eager_limit = eager_limit
+    def __init__(
+        self, *, eager_limit: int, capacity: int, credit: int, follow_limit: int = 0
+    ) -> None:
+        self.eager_limit = eager_limit
+        self.follow_limit = follow_limit  # a larger message waits for a grant
         self._capacity = capacity  # bytes of frames in one packet
         self._credit = credit  # what unclaimed messages may cost, over the link's life
         self._spent = 0
@@ -132,12 +138,14 @@ class Outbox:
         return message
 
     def post_now(self, size: int, description: bytes, context: int, tag: int) -> int:
-        """The id of a small message whose frame the caller seals at once; -1 where it must wait.
+        """The id of a message that the caller seals at once, whole; -1 where it must wait.
+
+        Its size is within the limit for what follows unasked.
 
         Raises: as `post`.
         """
         spent = self._spent + size + MESSAGE_COST
-        if self._waiting or size > self._eager_limit or spent > self._credit - self._eager_reserve:
+        if self._waiting or spent > self._credit - self._eager_reserve:
             return -1
         if len(description) > frames.MAX_DESCRIPTION or context >> 32 or tag >> 64:
             self._check(description, context, tag)
@@ -157,9 +165,13 @@ class Outbox:
                 f"32 bits and a tag of 64, got {len(description)} bytes, {context} and {tag}"
             )
 
+    def _may_follow(self, size: int) -> bool:
+        left = self._credit - self._spent - self._eager_reserve
+        return self.eager_limit < size <= self.follow_limit and size + MESSAGE_COST <= left
+
     def _may_be_eager(self, size: int) -> bool:
         left = self._credit - self._spent - self._eager_reserve
-        return size <= self._eager_limit and size + MESSAGE_COST <= left
+        return size <= self.eager_limit and size + MESSAGE_COST <= left
 
     def _admit(self, message: OutgoingMessage) -> bool:
         """Emit the first frame of a message that waited, if credit allows it."""
@@ -172,6 +184,14 @@ class Outbox:
             message.data = None
             message.offset = message.size
             message.stage = Stage.SEALED
+            return True
+        if message.stage is Stage.WAITING and self._may_follow(message.size):
+            # It fits a packet, and the peer has room for it: it need not be asked for.
+            self._spent += message.size + MESSAGE_COST
+            message.stage = Stage.ANNOUNCED
+            message.follows, message.granted = True, message.size
+            self._announced[message.id] = message
+            self.sealing.append(message)
             return True
         if self._credit - self._spent < MESSAGE_COST:
             return False
@@ -267,6 +287,8 @@ class Outbox:
         return True
 
     def _end(self, message: OutgoingMessage) -> None:
+        if message.follows and not message.offset:
+            self._spent -= message.size  # the peer will never hold it
         message.stage = Stage.ENDED
         message.data = None
         del self._announced[message.id]

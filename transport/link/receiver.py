@@ -13,7 +13,7 @@ from ..errors import AuthenticationError
 from ..wire.packet import BULK_HEADER, BULK_OVERHEAD, FRAMES_HEADER, FRAMES_OVERHEAD
 from .acknowledgement import Acknowledgements
 from .credit import Account
-from .drops import AUTHENTICATION, MALFORMED, STATE, Drop
+from .drops import AUTHENTICATION, EARLY, MALFORMED, STATE, Drop
 from .inbox import Inbox, IncomingMessage
 from .keys import Keys
 
@@ -81,6 +81,8 @@ class Receiver:
         try:
             message, destination = self.inbox.slot_for(header[5], offset, size)
         except Drop as drop:
+            if drop.cause == EARLY:
+                raise
             # Opened all the same, aside: if it is authentic its sender needs the ack.
             # The cause, not the exception: that would keep this frame, and the memory
             # with it, until the garbage collector comes by.
@@ -94,11 +96,12 @@ class Receiver:
         if message is None:
             raise Drop(useless)
         whole = self.inbox.placed(message, offset, size)
-        if self.account is not None:
+        if self.account is not None and not message.follows:
             self.account.arrived(size, now)
         if not whole:
             return None
-        self._acknowledgements.now_due = True
+        if not message.follows:
+            self._acknowledgements.now_due = True
         return message
 
     def _opener_for(self, number: int) -> Opener:

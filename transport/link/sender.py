@@ -16,14 +16,14 @@ from typing import Final, NamedTuple
 from ..config import Config
 from ..wire import frames
 from ..wire.frames import EAGER, EAGER_HEAD
-from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD
+from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD, PAIR_HEADER, pack_pair
 from .acknowledgement import Acknowledgements
 from .congestion import CongestionController
 from .flight import Flight, Packet
 from .handshake import Agreement
 from .keys import Keys
 from .outbox import Outbox, OutgoingMessage
-from .paths import PathState
+from .paths import PathState, SlotBank
 from .pathset import PathSet
 from .pool import SlotPool
 from .recovery import Recovery
@@ -36,6 +36,14 @@ DATA_SPAN: Final = 4096  # numbers between the oldest packet in flight and the n
 ACK_SPAN: Final = 8000  # the same for bare acknowledgements; less than the replay window
 EXPRESS_OVERHEAD: Final = frames.EAGER_OVERHEAD + FRAMES_OVERHEAD
 EAGER_RESERVE: Final = frames.EAGER_OVERHEAD + frames.MAX_DESCRIPTION
+PAIR_ACK: Final = 256  # bytes of an acknowledgement beside an announcement
+PAIR_FRONT: Final = (
+    PAIR_HEADER.size
+    + FRAMES_OVERHEAD
+    + frames.ANNOUNCE_OVERHEAD
+    + frames.MAX_DESCRIPTION
+    + PAIR_ACK
+)
 ACK_RESERVE: Final = frames.MAX_ACK  # a packet has room for an acknowledgement at its end
 
 Buffer = bytes | bytearray | memoryview
@@ -57,7 +65,12 @@ def frames_capacity(config: Config) -> int:
 
 def packet_limit(config: Config) -> int:
     """The largest packet that a node of this configuration takes, in bytes."""
-    return max(config.packet_payload + BULK_OVERHEAD, frames_capacity(config) + FRAMES_OVERHEAD)
+    return max(slot_size(config), frames_capacity(config) + FRAMES_OVERHEAD)
+
+
+def slot_size(config: Config) -> int:
+    """The largest bulk packet, and an announcement in front of it, in bytes."""
+    return PAIR_FRONT + config.packet_payload + BULK_OVERHEAD
 
 
 class Sender:
@@ -92,7 +105,7 @@ class Sender:
         self._controller = controller
         self._scheduler = scheduler
         self._raw: deque[Transmit] = deque()
-        self._pool = SlotPool(config.packet_payload + BULK_OVERHEAD, config.spare_slots)
+        self._pool = SlotPool(slot_size(config), config.spare_slots)
         self._piece_limit = config.packet_payload
         self.flight = Flight(controller, scheduler)
         self.recovery = Recovery(config, self.flight, controller, scheduler)
@@ -111,11 +124,13 @@ class Sender:
         """The peer's limits are known: messages may be posted."""
         taken = min(frames_capacity(config), agreement.peer_packet_limit - FRAMES_OVERHEAD)
         capacity = taken - ACK_RESERVE
-        self._piece_limit = min(config.packet_payload, agreement.peer_packet_limit - BULK_OVERHEAD)
+        most = agreement.peer_packet_limit - BULK_OVERHEAD - PAIR_FRONT
+        self._piece_limit = min(config.packet_payload, most)
         self.outbox = Outbox(
             eager_limit=min(config.eager_limit, capacity - EAGER_RESERVE),
             capacity=capacity,
             credit=agreement.peer_credit,
+            follow_limit=self._piece_limit,
         )
 
     def send_bare(self, handle: object, data: Buffer) -> None:
@@ -231,16 +246,18 @@ class Sender:
         tag: int,
         now: float,
     ) -> Transmit | None:
-        """Seal a small message at once, by itself; None, and nothing done, where it must queue.
+        """Seal a message of one packet at once; None, and nothing done, where it must queue.
 
         Long before the hard limit of a key it asks for a fresh one, and all queue.
         """
         outbox, flight = self.outbox, self.flight
-        if self._raw or outbox.drafts or outbox.sealing or flight.lost:
+        if self._raw or outbox.drafts or outbox.sealing or flight.lost or keys.sealer.wants_rekey:
             return None  # what came first goes first
-        if len(flight) >= COALESCE_PACKETS or keys.sealer.wants_rekey:
-            return None  # it waits for company, or for a key
         length = len(data)
+        if length > outbox.eager_limit:
+            return self._express_pair(keys, data, description, context, tag, now)
+        if len(flight) >= COALESCE_PACKETS:
+            return None  # it waits for company
         size = EXPRESS_OVERHEAD + len(description) + length
         path = self._pathset.local
         if path is None or not path.joined or path.slots is None:
@@ -260,6 +277,66 @@ class Sender:
         spent, sealed = keys.sealer.seal_frames(content)
         self._sent(Packet(spent, sealed, messages=(number,), reliable=True), path, now)
         return Transmit(path.handle, sealed, size >= COPY_BELOW)
+
+    def _express_pair(
+        self,
+        keys: Keys,
+        data: memoryview,
+        description: bytes,
+        context: int,
+        tag: int,
+        now: float,
+    ) -> Transmit | None:
+        length = len(data)
+        if length > self.outbox.follow_limit:
+            return None
+        path = self._way_for(keys, length + BULK_OVERHEAD, now)
+        bank = None if path is None else path.slots or self._pool
+        slot = None if bank is None else bank.take()
+        if path is None or bank is None or slot is None:
+            return None
+        number = self.outbox.post_now(length, description, context, tag)
+        if number < 0:
+            bank.give_back(slot)
+            return None
+        announcement = frames.encode_announce(
+            number, context, tag, description, length, follows=True
+        )
+        return self._seal_pair(keys, number, announcement, data, path, bank, slot, now)
+
+    def _seal_pair(
+        self,
+        keys: Keys,
+        number: int,
+        announcement: bytes,
+        data: memoryview,
+        path: PathState,
+        bank: SlotBank | SlotPool,
+        slot: memoryview,
+        now: float,
+    ) -> Transmit:
+        """Seal what a message is, and behind it all its bytes.
+
+        Both are packets of their own, with numbers of their own; only this first time do
+        they travel as one.
+        """
+        if self.acknowledgements.now_due:
+            acknowledgement = self.ack_frame(keys)
+            if len(acknowledgement) <= PAIR_ACK:
+                announcement += acknowledgement
+            else:
+                self.acknowledgements.now_due = True  # it leaves by itself
+        spent, sealed = keys.sealer.seal_frames(announcement)
+        self._sent(Packet(spent, sealed, messages=(), reliable=True), path, now)
+        front = pack_pair(sealed)
+        start = len(front)
+        slot[:start] = front
+        spent, size = keys.sealer.seal_bulk_into(slot[start:], number, 0, data)
+        end = start + size
+        packet = Packet(spent, slot[start:end], messages=(number,), reliable=True)
+        packet.slot, packet.bank = slot, bank
+        self._sent(packet, path, now)
+        return Transmit(path.handle, slot[:end], end >= COPY_BELOW)
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)
@@ -347,13 +424,25 @@ class Sender:
         if slot is None:
             return None  # until one of those in flight is acknowledged
         keys.change(self.flight)
-        number, end = keys.sealer.seal_bulk_into(slot, message.id, offset, data)
-        packet = Packet(number, slot[:end], messages=(message.id,), reliable=True)
-        packet.slot, packet.bank = slot, bank
-        self._sent(packet, path, now)
+        if message.follows:
+            announcement = frames.encode_announce(
+                message.id,
+                message.context,
+                message.tag,
+                message.description,
+                message.size,
+                follows=True,
+            )
+            transmit = self._seal_pair(keys, message.id, announcement, data, path, bank, slot, now)
+        else:
+            number, end = keys.sealer.seal_bulk_into(slot, message.id, offset, data)
+            packet = Packet(number, slot[:end], messages=(message.id,), reliable=True)
+            packet.slot, packet.bank = slot, bank
+            self._sent(packet, path, now)
+            transmit = Transmit(path.handle, packet.data, end >= COPY_BELOW)
         if self.outbox.piece_sealed(message, len(data)):
             self.sealed.append(message)
-        return Transmit(path.handle, packet.data, end >= COPY_BELOW)
+        return transmit
 
     def _seal_ack(self, keys: Keys, now: float) -> Transmit | None:
         number = keys.sealer.next_number

@@ -33,7 +33,7 @@ from ..path.base import Buffer, Endpoint, Path, PathFilter
 from ..path.shared_memory import Channel
 from ..path.zeromq import Dialer, ZeroMQ
 from ..wire.codec import MalformedError
-from ..wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, VersionError, classify
+from ..wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR, Kind, VersionError, classify
 from .directory import Directory
 from .driver import Driver, Waitable
 from .neighbour import Neighbours
@@ -44,6 +44,7 @@ RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their tu
 MIDDLING: Final = 1024
 LARGE: Final = 256 * 1024
 STEP_LIMIT: Final = 0.002  # seconds after which a step leaves the rest to the next one
+_OF_LINKS: Final = (FIRST_FRAMES, FIRST_BULK, FIRST_PAIR)
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
 
 
@@ -311,7 +312,7 @@ class Engine:
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
-        if len(packet) >= 8 and packet[0] in (FIRST_FRAMES, FIRST_BULK):
+        if len(packet) >= 8 and packet[0] in _OF_LINKS:
             index = int.from_bytes(packet[4:8], "little")
         else:
             try:

@@ -41,8 +41,10 @@ from ..wire.packet import (
     BULK_OVERHEAD,
     FIRST_BULK,
     FIRST_FRAMES,
+    FIRST_PAIR,
     Kind,
     first_byte,
+    split_pair,
 )
 from .events import NEVER, SECOND
 from .host import Host, Wire
@@ -52,7 +54,7 @@ from .policy import HostView, Policy
 
 FIRST_INIT: Final = first_byte(Kind.INIT)
 AHEAD: Final = 2  # messages of one flow that its link holds at once
-_SEALED: Final = (FIRST_BULK, FIRST_FRAMES)
+_SEALED: Final = (FIRST_BULK, FIRST_FRAMES, FIRST_PAIR)
 _RECEIVER: Final = Struct("<4xI")
 
 
@@ -112,9 +114,10 @@ class LinkEnd:
         data = transmit.data
         first = data[0]
         if first in _SEALED:
-            self._nonces.check(data)
+            for packet in split_pair(memoryview(data)) if first == FIRST_PAIR else (data,):
+                self._nonces.check(packet)
             in_flight = flight.bytes - flight.probe_bytes
-            if first == FIRST_BULK and in_flight > before > 0:
+            if first != FIRST_FRAMES and in_flight > before > 0:
                 check_window(
                     self._name,
                     before=before,
@@ -197,6 +200,8 @@ class LinkEnd:
         _, incoming = self._incoming.pop(message.id, (None, None))
         if incoming is None:
             raise InvariantError(f"{self!r} delivered message {message.id}, which nobody awaits")
+        if message.follows and not incoming.verified:  # it came behind its announcement
+            incoming.verify(0, self.endpoint.ledger.scratch[: message.size])
         self.endpoint.complete(time, incoming)
 
     @property

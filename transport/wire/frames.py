@@ -34,6 +34,7 @@ JOINED: Final = 10
 HANDSHAKE: Final = 11
 CLOSE: Final = 12
 SHARE: Final = 13
+FOLLOW: Final = 14
 
 _ACK = Struct("<BQB")
 _RANGE = Struct("<QQ")
@@ -47,6 +48,7 @@ _CLOSE = Struct("<BB")
 _SHARE = Struct("<BH")
 
 EAGER_OVERHEAD: Final = EAGER_HEAD.size
+ANNOUNCE_OVERHEAD: Final = _ANNOUNCE.size
 MAX_ACK: Final = _ACK.size + MAX_ACK_RANGES * _RANGE.size
 
 
@@ -72,13 +74,17 @@ class Eager(NamedTuple):
 
 
 class Announce(NamedTuple):
-    """A large message that waits for a grant; its bytes come in bulk packets."""
+    """A large message; its bytes come in bulk packets.
+
+    They wait for a grant, or follow at once where the peer's credit covers them.
+    """
 
     message: int
     context: int
     tag: int
     description: bytes
     size: int
+    follows: bool = False
 
 
 class Grant(NamedTuple):
@@ -172,9 +178,12 @@ def encode_eager_head(message: int, context: int, tag: int, description: bytes, 
     return EAGER_HEAD.pack(EAGER, message, context, tag, len(description), size) + description
 
 
-def encode_announce(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
-    """An ANNOUNCE frame for a message of `size` bytes."""
-    return _ANNOUNCE.pack(ANNOUNCE, message, context, tag, len(description), size) + description
+def encode_announce(
+    message: int, context: int, tag: int, description: bytes, size: int, *, follows: bool = False
+) -> bytes:
+    """An ANNOUNCE frame for a message of `size` bytes; FOLLOW where they are not waited for."""
+    kind = FOLLOW if follows else ANNOUNCE
+    return _ANNOUNCE.pack(kind, message, context, tag, len(description), size) + description
 
 
 def encode_grant(message: int, limit: int) -> bytes:
@@ -281,13 +290,14 @@ def _decode_ack(payload: memoryview, offset: int) -> tuple[Ack, int]:
 
 
 def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, int]:
-    if kind == ANNOUNCE:
+    if kind in (ANNOUNCE, FOLLOW):
         _, message, context, tag, described, size = _ANNOUNCE.unpack_from(payload, offset)
         offset += _ANNOUNCE.size
         body = offset + described
         if described > MAX_DESCRIPTION or body > len(payload):
             raise MalformedError("ANNOUNCE frame exceeds its packet")
-        return Announce(message, context, tag, bytes(payload[offset:body]), size), body
+        described_by = bytes(payload[offset:body])
+        return Announce(message, context, tag, described_by, size, kind == FOLLOW), body
     if kind == GRANT:
         _, message, value = _ID_AND_VALUE.unpack_from(payload, offset)
         return Grant(message, value), offset + _ID_AND_VALUE.size
