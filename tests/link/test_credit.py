@@ -32,7 +32,7 @@ CONFIG = Config(packet_payload=PACKET, acknowledge_after=1e-6, retransmit_min=1e
 
 
 def message(size: int, number: int = 0) -> IncomingMessage:
-    made = IncomingMessage(Announce(number, 0, 0, b"", size), None, 0)
+    made = IncomingMessage(number, 0, 0, b"", None, size, 0)
     made.filled = RangeSet()
     return made
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transport.errors import PeerLostError
-from transport.link.drops import DISCARDED, MALFORMED, OVERLAP, Drop
+from transport.link.drops import DISCARDED, EARLY, MALFORMED, OVERLAP, Drop
 from transport.link.inbox import Inbox, IncomingMessage
 from transport.link.outbox import MESSAGE_COST
 from transport.wire.frames import Announce, Eager
@@ -213,8 +213,8 @@ def test_a_piece_beyond_the_end_is_malformed(offset: int, size: int) -> None:
 def test_before_it_is_accepted_a_message_takes_no_piece() -> None:
     inbox = Inbox(credit=CREDIT)
     inbox.on_announce(announce(0))
-    for number in (0, 1):
-        with pytest.raises(Drop, match=DISCARDED):
+    for number, cause in ((0, DISCARDED), (1, EARLY)):
+        with pytest.raises(Drop, match=cause):
             inbox.slot_for(number, 0, 10)
 
 

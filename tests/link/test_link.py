@@ -292,13 +292,13 @@ def test_closing_twice_and_closing_both_sides_is_harmless() -> None:
 def test_a_link_that_cannot_drain_waits_quietly_past_the_time_for_new_keys() -> None:
     pair = Pair(paths=1, config=Config(rehandshake_interval=5.0))
     pair.server.accepting = False
-    pair.client.send(payload(100 * KIB))
+    pair.client.send(payload(2 * MIB))
     pair.run(0.1)
     pair.client.link.close()
     pair.run(20.0)
     assert pair.client.link.state is State.DRAINING
     pair.server.consume()
-    assert pair.deliver() == payload(100 * KIB)
+    assert pair.deliver() == payload(2 * MIB)
     pair.advance(until=lambda: pair.client.failed is not None)
     assert isinstance(pair.client.failure, ClosedError)
 

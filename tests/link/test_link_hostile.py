@@ -115,7 +115,7 @@ def test_bulk_bytes_for_nobody_beyond_the_end_or_twice_change_nothing(
     pair.server.take_events(pair.server.link)
     assert pair.server.payloads == [b"a" * 1000 + b"c" * 2000]
     drops = pair.server.stats().drops
-    assert drops == {"discarded": 2, "malformed": 2, "overlap": 2}
+    assert drops == {"early": 1, "discarded": 1, "malformed": 2, "overlap": 2}
     assert pair.open
 
 

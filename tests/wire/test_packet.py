@@ -92,7 +92,7 @@ def test_each_first_byte_has_one_meaning(first: int) -> None:
     if version != PROTOCOL_VERSION:
         with pytest.raises(VersionError, match=f"version {version}, expected 1"):
             classify(packet)
-    elif 1 <= kind <= 6:
+    elif 1 <= kind <= 7:
         assert classify(packet)[0] == kind
     else:
         with pytest.raises(MalformedError, match=f"kind {kind}"):
