@@ -45,7 +45,7 @@ def test_the_owner_is_told_of_what_nobody_claimed_before_and_after():
 
 def test_discarding_frees_the_senders_buffer_and_counts():
     with linked() as (a, b):
-        large = np.zeros(1_000_000, np.uint8)
+        large = np.zeros(3_000_000, np.uint8)  # more than a packet
         work = a.isend(large, to="b", context=CONTEXT)
         a.isend(b"small", to="b", context=CONTEXT).wait(PATIENCE)
         until(lambda: b.stats().unclaimed_messages == 2)

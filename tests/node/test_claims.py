@@ -9,7 +9,7 @@ from support.nodes import PATIENCE, linked, until
 from transport import Config, PeerLostError, PeerRefusedError
 
 CONTEXT = 0x1234_567B
-LARGE = 200_000  # bytes: more than fit into an eager message
+LARGE = 3_000_000  # more than a packet, so it is asked for
 
 
 class Taker:

@@ -309,7 +309,7 @@ def test_contexts_do_not_mix(pair: tuple[Node, Node]) -> None:
 
 def test_a_send_that_nobody_takes_times_out_and_is_withdrawn(pair: tuple[Node, Node]) -> None:
     a, b = pair
-    large = np.zeros(MIB, np.uint8)
+    large = np.zeros(2 * MIB, np.uint8)
     with pytest.raises(TransportTimeoutError, match=r"send to 'b' \(tag 70"):
         a.send(large, to="b", tag=70, timeout=0.05)
     a.send(np.array([0]), to="b", tag=71, timeout=PATIENCE)
@@ -330,7 +330,7 @@ def test_cancelled_operations_end_once_and_let_others_pass(pair: tuple[Node, Nod
     assert isinstance(receive.exception(), CancelledError)
     with pytest.raises(CancelledError, match="recv from 'a'"):
         receive.wait()
-    send = a.isend(np.zeros(MIB, np.uint8), to="b", tag=71)
+    send = a.isend(np.zeros(2 * MIB, np.uint8), to="b", tag=71)
     assert send.cancel()
     with pytest.raises(CancelledError, match="send to 'b'"):
         send.wait()
