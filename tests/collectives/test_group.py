@@ -414,6 +414,15 @@ def test_sixteen_nodes():
         assert all(len(group.node.stats().links) < 15 for group in groups)
 
 
+@pytest.mark.slow
+def test_sixty_four_nodes():
+    with grouped(64, timeout=100.0, connect_timeout=60.0) as groups:
+        sums = on_all(groups, lambda group: group.all_reduce(np.array([group.rank])).tolist())
+        assert sums == [[sum(range(64))]] * 64
+        # One link for each dimension of the cube, out of 63.
+        assert all(len(group.node.stats().links) == 6 for group in groups)
+
+
 # --- misuse ------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ class Reductions(Runner):
         self._kernel.check(asked, spec.dtype)
         block = rows(spec, even_rows(spec, self.size))
         target = output(out, block)
-        data = source.data if asked.factor is None else self._multiplied(source, asked.factor)
+        data = self._contribution(source, asked)
         schedule = self._tuning.reduce_scatter(block.nbytes, self.rank, self.size)
         return self._begin(
             Header(Call.REDUCE_SCATTER, spec, asked.op),
@@ -141,9 +141,7 @@ class Reductions(Runner):
         else:
             source, home, then = source_view(array), INPUT, nothing
             self._kernel.check(asked, source.spec.dtype)
-            scaled = asked.factor is not None
-            data = self._multiplied(source, asked.factor or 0.0) if scaled else source.data
-            areas = {INPUT: data}
+            areas = {INPUT: self._contribution(source, asked)}
         spec = source.spec
         return self._begin(
             Header(Call.REDUCE, spec, asked.op, root),
@@ -190,7 +188,10 @@ class Reductions(Runner):
         self._kernel.multiply(source.spec.dtype, source.data, asked.factor, target.data)
         return source, target, {WORK: target.data}, WORK
 
-    def _multiplied(self, source: SourceView, factor: float) -> memoryview:
+    def _contribution(self, source: SourceView, asked: Reduction) -> memoryview:
+        """What this rank puts in: its tensor, or for a `PremulSum` a product in new memory."""
+        if asked.factor is None:
+            return source.data
         product = output(None, source.spec)
-        self._kernel.multiply(source.spec.dtype, source.data, factor, product.data)
+        self._kernel.multiply(source.spec.dtype, source.data, asked.factor, product.data)
         return product.data

@@ -1,9 +1,9 @@
 """Which algorithm, and in what pieces: every threshold of the collectives in one place.
 
 All ranks must come to the same choice, so it rests on what they agree on anyway:
-operation, dtype, size of the tensor and number of ranks. `piece` and `pair_limit` follow
-from processor times on one loaded machine; the other values are judgement, to be measured
-(docs/adr/0021-collectives.md).
+operation, dtype, size of the tensor and number of ranks. `piece`, `inline`, `ahead` and
+`pair_limit` were measured with two ranks on one machine; the other values are judgement
+(docs/adr/0028-sizes-of-two-ranks.md).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Tuning:
         UsageError: a value is out of its range.
     """
 
-    piece: int = 1 * MIB  # large messages are cut into these, to reduce while others travel
+    piece: int = 2 * MIB  # large messages are cut into these, to reduce while others travel
     inline: int = 64 * KIB  # a first piece up to this travels behind its header
     ahead: int = 4  # pieces to or from one peer that are under way at once
     pair_limit: int = 2 * MIB  # all_reduce of two ranks: exchange it whole up to this
