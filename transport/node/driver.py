@@ -30,6 +30,8 @@ log = logging.getLogger("transport")
 CRASH_PAUSE: Final = 0.1
 NAP: Final = 0.001  # how soon the background thread looks again after a waiter has gone
 WAITER_NAP: Final = 0.005  # and how often while one is at work
+LONG_NAP: Final = 0.25  # at most, while one has been at work for long
+LONG_WAIT: Final = 0.02  # a wait of this length says when it ends
 RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
 LONGEST_SLEEP: Final = 60.0
 TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
@@ -161,6 +163,8 @@ class Driver:
         self._back = _Sleeper()  # of the background thread
         self._waiters = 0
         self._last_wait = 0.0
+        self._waiting_since = 0.0
+        self._left = threading.Event()  # the last waiter has gone, after a long wait
         self._spins_in_vain = 0
         self.any_ended = False
         """Some work has ended since waiters were last told; set under the lock."""
@@ -241,6 +245,14 @@ class Driver:
                 sleeper.until = deadline
                 sleeper.wake()
 
+    def used(self, now: float) -> None:
+        """A caller acts on the engine again and again: the background thread keeps away.
+
+        Called under the lock. It looks again soon after the last such call.
+        """
+        if get_ident() != self._thread.ident:
+            self._last_wait = now
+
     @property
     def stopping(self) -> bool:
         """Whether the engine ends: nothing will be waited for any more."""
@@ -259,6 +271,8 @@ class Driver:
         Not to be called from inside the engine, that is from a done-callback.
         """
         with self:
+            if not self._waiters:
+                self._waiting_since = monotonic()
             self._waiters += 1
             if self._back.asleep:
                 self._back.wake()  # it gives way, and naps until the waiters have gone
@@ -266,9 +280,11 @@ class Driver:
                 return self._wait(work, deadline)
             finally:
                 self._waiters -= 1
-                self._last_wait = monotonic()
+                self._last_wait = now = monotonic()
                 if self._waiters:
                     self._changed.notify()  # the place at the front is free
+                elif now - self._waiting_since >= LONG_WAIT:
+                    self._left.set()  # the background thread naps for longer by now
 
     def _wait(self, work: Waitable, deadline: float | None) -> bool:
         ready: list[int] = []
@@ -352,20 +368,25 @@ class Driver:
             with self:
                 if self._stopping:
                     return
+                now = monotonic()
                 busy = self._waiters > 0
-                if not busy and monotonic() - self._last_wait >= RECENT:
+                # Waking every few milliseconds for hours would cost more than all else.
+                nap = min(max(WAITER_NAP, (now - self._waiting_since) / 4), LONG_NAP)
+                self._left.clear()
+                if not busy and now - self._last_wait >= RECENT:
                     self._step(ready, None)
                     if self.any_ended:
                         self._tell_waiters()
                     ready = self._sleep(self._back, monotonic(), None)
                     continue
-            time.sleep(WAITER_NAP if busy else NAP)
+            self._left.wait(nap if busy else NAP)
 
     def stop(self) -> None:
         """End the background thread and every wait; call once, not under the lock."""
         with self:
             self._stopping = True
             self._changed.notify_all()
+            self._left.set()
             if self._front.asleep:
                 self._front.wake()
             if self._back.asleep:

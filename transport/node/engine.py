@@ -262,6 +262,7 @@ class Engine:
         if link in self._active:
             return False
         now = monotonic()
+        self.driver.used(now)
         transmit = link.express(data, description, context, tag, now)
         if transmit is None:
             return False
