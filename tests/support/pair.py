@@ -211,6 +211,15 @@ class Pair:
                     side.take_events(link)
                 side.take_events(link)
 
+    def express(self, side: Side, payload: bytes, *, tag: int = 0) -> bool:
+        """Send at one go; False where the link wants the message to queue."""
+        transmit = side.link.express(memoryview(payload), b"", 0, tag, self.now)
+        if transmit is None:
+            return False
+        assert isinstance(transmit.handle, Wire)
+        self._carry(side.name, transmit.handle.path, bytes(transmit.data))
+        return True
+
     def _due(self) -> float:
         links = [link for side in self.sides for link in side.links.values()]
         timeouts = [max(link.next_timeout(), self.now) for link in links]
