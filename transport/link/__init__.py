@@ -3,6 +3,9 @@
 No socket, thread, clock or task: bytes and the time come in, bytes and events
 go out. `Link` is the whole interface; the other modules are its parts:
 
+    link             packets and time, both ways
+    messaging        ... its base: what a node asks about messages
+    ending           ... its base: how it ends
     state            the life of a link as one table
     introduction     attempts at a handshake: who repeats, who gives up
     handshake        Noise, evidence, and the root of all keys

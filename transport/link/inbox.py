@@ -120,21 +120,22 @@ class Inbox:
     def _is_new(self, number: int) -> bool:
         return number >= self._next_id and number not in self._held
 
-    def predicted(self, frames: bytes) -> IncomingMessage | None:
-        """The message, where these frames are one small message alone whose turn it is.
+    def predicted(self, frames: bytes, start: int) -> tuple[IncomingMessage, int] | None:
+        """The message, and where it ends, if the frame at `start` is a small one in turn.
 
-        Nearly every packet of small messages is such a one, so it is parsed at one go; for
-        any other, a malformed one included, None is returned and nothing has changed.
+        Nearly every frame is such a one, so it is parsed at one go; for any other, a
+        malformed one included, None is returned and nothing has changed.
 
         Raises:
             PeerLostError: the peer exceeded its credit.
         """
-        end = len(frames)
-        if end < EAGER_OVERHEAD or frames[0] != EAGER or self._held:
+        told = start + EAGER_OVERHEAD
+        if told > len(frames) or frames[start] != EAGER or self._held:
             return None
-        _, number, context, tag, described, size = EAGER_HEAD.unpack_from(frames)
-        body = EAGER_OVERHEAD + described
-        if number != self._next_id or body + size != end or described > MAX_DESCRIPTION:
+        _, number, context, tag, described, size = EAGER_HEAD.unpack_from(frames, start)
+        body = told + described
+        end = body + size
+        if number != self._next_id or end > len(frames) or described > MAX_DESCRIPTION:
             return None
         cost = size + MESSAGE_COST
         self._charged += cost
@@ -142,9 +143,9 @@ class Inbox:
             self._charge(0)
         self._next_id = number + 1
         self.messages_received += 1
-        payload = frames[body:] if size <= COPIED else memoryview(frames)[body:]
-        description = frames[EAGER_OVERHEAD:body]
-        return IncomingMessage(number, context, tag, description, payload, size, cost)
+        payload = frames[body:end] if size <= COPIED else memoryview(frames)[body:end]
+        description = frames[told:body]
+        return IncomingMessage(number, context, tag, description, payload, size, cost), end
 
     def on_eager(self, frame: Eager) -> list[IncomingMessage]:
         """Take a small message; return what is now in turn.

@@ -16,12 +16,10 @@ from typing import Final
 from ..config import Config
 from ..crypto.seal import KeyLimits
 from ..errors import (
-    ClosedError,
     HandshakeError,
     KeyExhaustedError,
     PeerError,
     PeerLostError,
-    TransportError,
 )
 from ..wire import frames
 from ..wire.codec import MalformedError
@@ -31,12 +29,12 @@ from .bottleneck import BottleneckWindow
 from .congestion import CongestionController
 from .credit import CreditPool
 from .drops import AUTHENTICATION, LIMIT, MALFORMED, REPLAY, STATE, Drop, Drops
+from .ending import Ending
 from .handshake import Agreement, Hello, RefusedError, Terms
 from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
 from .keys import Keys
 from .mailbox import Mailbox
-from .messaging import Messaging
 from .paths import PathState, SlotBank
 from .pathset import PathSet
 from .receiver import Receiver
@@ -52,7 +50,7 @@ JOINS_AT_ONCE: Final = 64  # answers to path requests that wait to leave
 FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
 
 
-class Link(Messaging):
+class Link(Ending):
     """One link between this node and a peer, from the first packet to the last."""
 
     def __init__(
@@ -87,6 +85,7 @@ class Link(Messaging):
         self.paths = self._pathset.all
         scheduler = scheduler or Spray(config.packet_payload, start=index)
         self._sender = Sender(config, self._pathset, self.controller, scheduler)
+        self.acknowledgements = self._sender.acknowledgements
         self.flight = self._sender.flight
         self._receiver = Receiver(
             Inbox(credit=config.unexpected_bytes), self._sender.acknowledgements, now
@@ -146,14 +145,6 @@ class Link(Messaging):
         if self._pathset.bind(index, handle, self._sender.flight, now):
             self._events.append(events.PathBound(index=index, handle=handle))
         return self.paths[index]
-
-    def _send_over(self, path: PathState, frame: bytes, now: float) -> None:
-        if self._keys is None:
-            return
-        try:
-            self._sender.send_over(self._keys, path, frame, now)
-        except KeyExhaustedError as error:
-            self._end(Input.FAILED, error)
 
     # --- handshake -------------------------------------------------------------------
 
@@ -271,11 +262,24 @@ class Link(Messaging):
         payload = self._receiver.open_frames(packet, now)
         size = len(packet)
         self._came_over(handle, size, now)
-        message = self._receiver.inbox.predicted(payload)
-        if message is not None:
+        found = self._receiver.inbox.predicted(payload, 0)
+        if found is None:
+            self._take_frames(memoryview(payload), handle, size, now, elicits=False)
+            return None
+        message, end = found
+        if end == len(payload):
             self._sender.acknowledgements.owe(size, now)
             return message
-        elicits = False
+        while found is not None:
+            message, end = found
+            self._events.append(events.MessageArrived(message))
+            found = self._receiver.inbox.predicted(payload, end)
+        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=True)
+        return None
+
+    def _take_frames(
+        self, payload: memoryview, handle: object, size: int, now: float, *, elicits: bool
+    ) -> None:
         try:
             for frame in frames.decode(payload):
                 if type(frame) is frames.Ack:
@@ -287,13 +291,12 @@ class Link(Messaging):
                 except Drop as drop:  # of this frame; those behind it are acknowledged too
                     self.drops[drop.cause] += 1
                 if self.state is State.CLOSED:
-                    return None
+                    return
         except MalformedError:
             raise Drop(MALFORMED) from None
         finally:
             if elicits:
                 self._sender.acknowledgements.owe(size, now)
-        return None
 
     def _receive_pair(self, handle: object, packet: memoryview, now: float) -> None:
         """An announcement and its bytes: these wait until the owner has heard of the message."""
@@ -389,17 +392,6 @@ class Link(Messaging):
             sender.sealed.clear()
         return transmit
 
-    def _drained(self) -> bool:
-        """Once everything is delivered, say goodbye; its acknowledgement ends the link."""
-        if not self._sender.idle:
-            return False
-        if self._close_queued:
-            self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
-            return True
-        self._close_queued = True
-        self._sender.outbox.control(self._sender.goodbye(self._keys, 0))
-        return False
-
     def poll_event(self) -> events.Event | None:
         """The next event, or `None`."""
         if not self._events and self._rest is not None:
@@ -436,14 +428,6 @@ class Link(Messaging):
         if now >= self._watch.look_at:
             self._watch.look(keys, self._send_over, now, may_renew=is_open)
 
-    def _peer_is_silent(self, silence: float) -> None:
-        if self._close_queued and self._sender.outbox.idle:
-            # Everything was delivered; only the acknowledgement of the goodbye is missing.
-            self._end(Input.DRAINED, ClosedError(f"link to {self.peer!r} was closed"))
-        else:
-            error = PeerLostError(f"peer {self.peer!r} was silent for {silence:.1f} s")
-            self._end(Input.FAILED, error)
-
     def _handshake_timeout(self, now: float) -> None:
         self._watch.look_at = self._introduction.due
         if now < self._watch.look_at:
@@ -453,40 +437,6 @@ class Link(Messaging):
         else:
             error = HandshakeError(f"{self.peer!r} began a handshake and never finished it")
             self._end(Input.FAILED, error)
-
-    # --- the end ---------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Deliver what was sent, then end; a link that is not open ends at once."""
-        if self.state is State.OPEN:
-            self.state = next_state(self.state, Input.LOCAL_CLOSE)
-        elif self.state is not State.DRAINING:
-            self.abort(ClosedError(f"link to {self.peer!r} was closed"))
-
-    def abort(self, error: TransportError) -> None:
-        """End now: the peer is told once, if it can be, and nothing is waited for."""
-        alive = self.state is State.OPEN or self.state is State.DRAINING
-        if alive and (path := self._sender.any_path()) is not None:
-            goodbye = self._sender.goodbye(self._keys, 1)
-            self._send_over(path, goodbye, self._receiver.last_received)
-        self._end(Input.FAILED, error)
-
-    def _end(self, cause: Input, error: TransportError) -> None:
-        if self.state is State.CLOSED:
-            return
-        self.state = next_state(self.state, cause)
-        self._events.append(
-            events.Failed(
-                error=error,
-                settled_through=self.settled_through,
-                outgoing=tuple(self._sender.outbox.fail()),
-                incoming=tuple(self._receiver.inbox.fail()),
-            )
-        )
-        self._sender.flight.clear()
-        self._mailbox.close()
-        if self._keys is not None:
-            self._keys.drop()
 
     def stats(self) -> LinkStats:
         """A snapshot of counters and estimates."""

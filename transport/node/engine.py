@@ -226,9 +226,11 @@ class Engine:
                 message = link.receive(channel, packet, now)
                 if message is None:
                     self._take_events(link)
+                    self._look_at_soon(link, now)
                 else:
                     self._on_message(link, message)
-                self._look_at_soon(link, now)
+                    if link.acknowledgements.now_due or link not in self._stale:
+                        self._look_at_soon(link, now)
                 if until is not None and until.done():
                     return True
                 if size >= MIDDLING:

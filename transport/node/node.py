@@ -236,7 +236,8 @@ class Node:
         self, tensor: object, to: str, tag: int, context: int, *, blocking: bool
     ) -> Work[None] | None:
         """Begin to send; None where a blocking call need not wait."""
-        self._check_usable()
+        if self._closing or forks() != self._forks:
+            self._check_usable()
         if type(tag) is not int or not 0 <= tag <= MAX_TAG:
             tag = _checked_tag(tag)
         view = source_view(tensor)
@@ -282,7 +283,8 @@ class Node:
 
         Raises: as `recv`, for what is known at once.
         """
-        self._check_usable()
+        if self._closing or forks() != self._forks:
+            self._check_usable()
         if tag is not None and (type(tag) is not int or not 0 <= tag <= MAX_TAG):
             tag = _checked_tag(tag)
         destination = None if out is None else destination_view(out)

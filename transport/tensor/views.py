@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -53,6 +53,7 @@ _DTYPE_OF_NAME: Final[dict[str, np.dtype[Any]]] = {
     RAW_DTYPE: _UINT8,
     **{name: np.dtype(name) for name in _NUMPY_NAMES if name in DTYPE_NAMES},
 }
+_CACHED_SPECS: Final = 1024
 _X87_FRACTION_BITS: Final = 63
 _X87_BYTES: Final = 10  # of the 12 or 16 that one number occupies
 _PADDED_NAMES: Final = (
@@ -188,14 +189,29 @@ def new_array(spec: TensorSpec) -> tuple[Array, memoryview]:
     return array, _bytes_of(array)
 
 
+@lru_cache(maxsize=_CACHED_SPECS)
+def _native_spec(dtype: np.dtype[Any], shape: tuple[int, ...]) -> TensorSpec | None:
+    """The spec of a native array whose every byte counts; None where there is more to do."""
+    name = _NAME_OF_DTYPE.get(dtype)
+    return None if name is None or name in _PADDED_NAMES else _described(name, shape)
+
+
 def _source_of_array(array: Array) -> SourceView:
+    spec = _native_spec(array.dtype, array.shape)
+    if spec is not None:
+        # `ravel` copies where the array is not C-contiguous and nowhere else.
+        flat = array.ravel()
+        return SourceView(spec, flat.view(_UINT8).data, flat)
+    return _source_of_other_array(array)
+
+
+def _source_of_other_array(array: Array) -> SourceView:
     name = _NAME_OF_DTYPE.get(array.dtype)
     if name is None:
         native = _native_dtype(array.dtype)
         name = _NAME_OF_DTYPE[native]
         if native != array.dtype:
             array = array.astype(native, order="C")
-    # `ravel` copies where the array is not C-contiguous and nowhere else.
     flat = array.ravel()
     if name in _PADDED_NAMES:
         flat = _without_padding(flat)
@@ -215,13 +231,17 @@ def _without_padding(flat: Array) -> Array:
 
 
 def _destination_of_array(array: Array, owner: object) -> DestinationView:
-    if not array.flags.writeable:
+    flags = array.flags
+    if not flags.writeable:
         raise UsageError(f"a read-only {_kind(owner)} cannot receive")
+    known = _native_spec(array.dtype, array.shape)
+    if known is not None and flags.c_contiguous:
+        return DestinationView(known, _bytes_of(array), False, owner)
     native = array.dtype
     if native not in _NAME_OF_DTYPE:
         native = _native_dtype(native)
     spec = _described(_NAME_OF_DTYPE[native], array.shape)
-    if native == array.dtype and array.flags.c_contiguous:
+    if native == array.dtype and flags.c_contiguous:
         return DestinationView(spec, _bytes_of(array), False, owner)
     scratch: Array = np.empty(array.shape, native)
     copy_back = partial(np.copyto, array, scratch)

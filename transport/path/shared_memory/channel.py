@@ -185,7 +185,7 @@ class Channel:
             return None
         try:
             found = self._reader.take()
-            if found is None or type(found) is bytes:
+            if type(found) is bytes or found is None:
                 return found
             return self._peer_slots.packet(*cast("tuple[int, int]", found))
         except CorruptError as error:
