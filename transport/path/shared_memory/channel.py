@@ -214,5 +214,5 @@ class Channel:
             self._peer_bell.close()
             del self._writer, self._reader, self._peer_slots, self._sleeper, self._waker
             self._peer.close()
-        del self.slots
+        self.slots.close()
         self._own.close()

@@ -39,7 +39,14 @@ class SlotBank:
 
     def give_back(self, slot: memoryview) -> None:
         """Return a slot whose packet is acknowledged."""
-        self._free.append(slot)
+        if self._slots:
+            self._free.append(slot)
+
+    def close(self) -> None:
+        """Let go of every slot; those in use go with the packets that lie in them."""
+        self._slots.clear()
+        self._free.clear()
+        self._index.clear()
 
     def index_of(self, packet: memoryview) -> int | None:
         """The slot that `packet` was sealed into; None where it lies elsewhere."""
