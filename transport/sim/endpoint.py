@@ -206,8 +206,12 @@ class LinkEnd:
 
     @property
     def lacking(self) -> int:
-        """Bytes of large messages that were granted and have not been received."""
-        return sum(message.granted - each.verified for message, each in self._incoming.values())
+        """Bytes of large messages that were granted, each by itself, and have not been received."""
+        return sum(
+            message.granted - each.verified
+            for message, each in self._incoming.values()
+            if not message.follows
+        )
 
     # --- time ------------------------------------------------------------------------
 
@@ -347,6 +351,7 @@ class Endpoint:
         """A message is whole."""
         self.ledger.complete(incoming, time)
         if self.credit is not None:
+            self._limit_seen = max(self._limit_seen, self.credit.limit)
             check_credit(
                 f"the pool of {self.name}",
                 counted=self.credit.outstanding,
