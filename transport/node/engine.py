@@ -162,26 +162,40 @@ class Engine:
         """Send at once what can be sent without sleeping; called under the lock.
 
         From within a step, that is from a done-callback, it only sees to it that the
-        step sends before it ends.
+        step sends before it ends. Only where something could not be sent is there a look
+        at what has come: acknowledgements make room. Else what has come can wait for the
+        one who waits for it, whose receive may not be posted yet.
         """
         if self._stepping:
             self._pump_asked = True
             return
-        if self._active or self._granted:
+        if not (self._active or self._granted):
+            return
+        self._touch_granted()
+        asked = list(self._active)
+        self._pump_asked = self._stepping = True
+        try:
+            self._serve_callbacks()
+        finally:
+            self._stepping = False
+        if any(link.wants_service for link in asked):
             self._step((), None)
-            self.driver.expect_by(0.0 if self._stirred else self._look_at)
+        self.driver.expect_by(0.0 if self._stirred else self._look_at)
 
     def _step(self, ready: Sequence[int], until: Waitable | None) -> None:
         self._stepping = True
         try:
             self._advance(ready, until)
-            while self._pump_asked:
-                # What callbacks have sent must not wait for whoever drives next.
-                self._pump_asked = False
-                self._touch_granted()
-                self._serve(monotonic())
+            self._serve_callbacks()
         finally:
             self._stepping = False
+
+    def _serve_callbacks(self) -> None:
+        """What callbacks have sent must not wait for whoever drives next."""
+        while self._pump_asked:
+            self._pump_asked = False
+            self._touch_granted()
+            self._serve(monotonic())
 
     def _advance(self, ready: Sequence[int], until: Waitable | None) -> None:
         """Do what there is to do; leave early, the rest noted, once `until` has ended.
