@@ -56,6 +56,7 @@ class Neighbours:
         self._layout = layout_for(config)
         self._channels: dict[Link, Channel] = {}
         self._attached: dict[Channel, Link] = {}
+        self._lying = False  # some channel may have been told that nobody looks
         self.peek: Callable[[], bool] | None = None
         """Whether a packet waits in any channel; None where there is no channel."""
         self.drops: Counter[str] = Counter()
@@ -68,10 +69,14 @@ class Neighbours:
 
     def lie_down(self) -> bool:
         """Whoever puts a packet into a channel from now on rings; False where one waits."""
+        self._lying = True
         return all(channel.lie_down() for channel in self._attached)
 
     def get_up(self) -> None:
         """Somebody looks at all channels again."""
+        if not self._lying:
+            return
+        self._lying = False
         for channel in self._attached:
             channel.get_up()
 
