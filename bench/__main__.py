@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import collectives, ddp, failover, flood, handshake, kms, p2p
+from . import against, collectives, ddp, failover, flood, handshake, kms, p2p
 from .sim import command as sim
 
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ddp.add_arguments(commands.add_parser("ddp", help="a training step beside Gloo"))
     flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
     failover.add_arguments(commands.add_parser("failover", help="a transfer that loses a path"))
+    against.add_arguments(commands.add_parser("against", help="beside another source tree"))
     handshake.add_arguments(commands.add_parser("handshake", help="what attestation costs one"))
     kms.add_arguments(commands.add_parser("kms", help="data keys a second of a key service"))
     sim.add_arguments(commands.add_parser("sim", help="experiments on the simulated fabric"))
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ddp": ddp,
         "flood": flood,
         "failover": failover,
+        "against": against,
         "handshake": handshake,
         "kms": kms,
         "sim": sim,

@@ -45,8 +45,11 @@ class Crew:
         *,
         deadline: float,
         launch: Launch | None = None,
+        first: Path | None = None,
     ) -> None:
+        """Start a worker for each of `words`; `first` is where it looks for modules first."""
         self._deadline = deadline
+        self._first = first
         self._processes: list[subprocess.Popen[bytes]] = []
         self._members: dict[str, Member] = {}
         self._stack = contextlib.ExitStack()
@@ -125,6 +128,8 @@ class Crew:
     ) -> subprocess.Popen[bytes]:
         # A worker must find this package and the library wherever this process did.
         search = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        if self._first is not None:
+            search = os.pathsep.join((str(self._first), search))
         process = subprocess.Popen(
             command,
             stdin=stdin,
@@ -174,7 +179,8 @@ def _log() -> IO[bytes]:
 
 
 def _python(module: str) -> list[str]:
-    return [sys.executable, "-m", module]
+    # With -P only PYTHONPATH says where modules are, not the current folder.
+    return [sys.executable, "-P", "-m", module]
 
 
 def _accept(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..errors import BenchError
 from . import CATALOGUE, launcher, missing
 from .crew import Crew, Member
@@ -15,16 +17,26 @@ class Peer:
 
     Times are seconds and sizes bytes. With `apart`, latencies are taken with each
     process on its own half of the cores; else the scheduler places them, as it does
-    for users. Every call ends within the deadline or raises `BenchError`; after an
+    for users. Workers look for modules in `first` before they look where this process
+    does. Every call ends within the deadline or raises `BenchError`; after an
     error the peer can only be closed.
     """
 
-    def __init__(self, name: str, *, deadline: float = 60.0, apart: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        deadline: float = 60.0,
+        apart: bool = False,
+        first: Path | None = None,
+    ) -> None:
         self.name = name
         self.version = ""
+        self.library: Path | None = None  # the package `transport` that the workers imported
         self.about = ""
         self.secures = CATALOGUE[name].secures if name in CATALOGUE else False
         self._deadline = deadline
+        self._first = first
         self._crew: Crew | None = None
         self._wants_apart = apart
         self._apart = False
@@ -45,10 +57,12 @@ class Peer:
             },
             deadline=self._deadline,
             launch=launcher(self.name),
+            first=self._first,
         )
         initiator, responder = self._both()
         description = initiator.ask("describe")
         self.version, self.about = description["version"], description["about"]
+        self.library = Path(description["library"]) if "library" in description else None
         introductions = initiator.ask("introduction"), responder.ask("introduction")
         initiator.ask("meet", introduction=introductions[1])
         responder.ask("meet", introduction=introductions[0])

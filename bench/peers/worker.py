@@ -38,8 +38,12 @@ class Worker:
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def describe(self) -> dict[str, str]:
-        """Return what the other end must know, and the library's version."""
-        return {"version": self._endpoint.version(), "about": self._endpoint.about}
+        """Return what is measured: version, words, and where our own package was found."""
+        description = {"version": self._endpoint.version(), "about": self._endpoint.about}
+        ours = sys.modules.get("transport")
+        if ours is not None and ours.__file__ is not None:
+            description["library"] = os.path.dirname(os.path.realpath(ours.__file__))
+        return description
 
     def introduction(self) -> dict[str, str]:
         """Return what the other worker must be told."""

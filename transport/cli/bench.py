@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benchmarks("flood").add_arguments(flood)
     failover = commands.add_parser("failover", help="what one dead path costs a transfer")
     benchmarks("failover").add_arguments(failover)
+    against = commands.add_parser("against", help="this source tree beside another one")
+    benchmarks("against").add_arguments(against)
     handshake = commands.add_parser("handshake", help="what attestation costs a handshake")
     benchmarks("handshake").add_arguments(handshake)
     kms = commands.add_parser("kms", help="how many data keys a second a key service opens")

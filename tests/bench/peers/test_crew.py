@@ -82,5 +82,5 @@ def test_python_is_the_one_that_runs_this():
 
     with pytest.raises(BenchError):
         Crew(WORKER, WORDS, deadline=30.0, launch=launch)
-    assert [command[:3] for command in commands] == [[sys.executable, "-m", WORKER]] * 2
-    assert [tuple(command[4:]) for command in commands] == list(WORDS.values())
+    assert [command[:4] for command in commands] == [[sys.executable, "-P", "-m", WORKER]] * 2
+    assert [tuple(command[5:]) for command in commands] == list(WORDS.values())
