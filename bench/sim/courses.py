@@ -67,7 +67,7 @@ class Fairness(Experiment):
 
     def cases(self, seed: int) -> tuple[Case, ...]:
         """One case."""
-        senders = self.at_least("senders", 1)
+        senders = self.count("senders")
         if not 0 <= self.warmup <= self.span - self.interval or self.interval <= 0:
             raise UsageError("--warmup and one --interval must fit into --span")
         topology = star(senders + 1, rate=self.rate, delay=self.delay, buffer=self.buffer)
@@ -162,8 +162,8 @@ class Failure(Experiment):
 
     def cases(self, seed: int) -> tuple[Case, ...]:
         """Two cases: the line is dead, and the line is slow."""
-        paths = self.at_least("paths", 2)
-        count = self.at_least("messages", 1)
+        paths = self.count("paths", 2)
+        count = self.count("messages")
         topology = leaf_spine(
             2,
             paths,

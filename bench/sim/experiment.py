@@ -8,6 +8,7 @@ with the closed form of what no transport can beat.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from transport.sim import FABRIC, GBIT, Fault, Flow, Result, Topology
 from ..quantities import format_size, parse_size
 
 MICROSECOND = 1e-6
+MOST = 16_384  # of whatever a run has several of: each host takes about a MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,17 @@ class Experiment:
             f"{format_size(self.buffer)} of buffer a port"
         )
 
+    def count(self, name: str, least: int = 1) -> int:
+        """The parameter `name`, if there may be as many.
+
+        Raises:
+            UsageError: there may not.
+        """
+        value = self.at_least(name, least)
+        if value > MOST:
+            raise UsageError(f"--{name} must be at most {MOST}, got {value}")
+        return value
+
     def at_least(self, name: str, least: int) -> int:
         """The parameter `name`, if it is large enough.
 
@@ -133,6 +146,10 @@ class Experiment:
         for name in ("paths", "size"):
             if hasattr(self, name):
                 self.at_least(name, 1)
+        for name, *_ in parameters(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"--{name} must be a finite number, got {value}")
         if not self.rate > 0:
             raise UsageError(f"--rate must be above 0, got {self.rate:g} bit/s")
         if not self.delay >= 0:

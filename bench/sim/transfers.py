@@ -160,7 +160,7 @@ class Incast(Transfer):
 
     def case(self, seed: int) -> Case:
         """In the smallest fat tree that holds all."""
-        senders = self.at_least("senders", 1)
+        senders = self.count("senders")
         ports = next(k for k in range(4, 10**6, 2) if k**3 // 4 > senders)
         topology = self._fat_tree(ports)
         receiver, *others = topology.hosts
@@ -190,7 +190,7 @@ class Burst(Transfer):
 
     def case(self, seed: int) -> Case:
         """The servers share a leaf switch, the receiver is under the other one."""
-        servers, senders = self.at_least("servers", 1), self.at_least("senders", 1)
+        servers, senders = self.count("servers"), self.count("senders")
         topology = self._racks(servers, servers)
         receiver = topology.hosts[servers]
         flows = [
@@ -223,7 +223,7 @@ class Imbalance(Transfer):
 
     def case(self, seed: int) -> Case:
         """Which uplinks a flow is hashed to follows from the seed."""
-        servers, spines = self.at_least("servers", 1), self.at_least("spines", 1)
+        servers, spines = self.count("servers"), self.count("spines")
         topology = self._racks(spines, servers)
         hosts = topology.hosts
         used = 100 * servers / spines
