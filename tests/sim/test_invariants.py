@@ -11,7 +11,14 @@ from transport.sim import Flow, HostView, InvariantError, Policy, Simulation, fi
 from transport.sim import endpoint as endpoint_module
 from transport.sim.invariants import Nonces, check_conservation, check_credit, check_window
 from transport.sim.port import Port, Traffic
-from transport.wire.packet import BULK_HEADER, FIRST_BULK, FIRST_FRAMES, FRAMES_HEADER
+from transport.wire.packet import (
+    BULK_HEADER,
+    FIRST_BULK,
+    FIRST_FRAMES,
+    FIRST_PAIR,
+    FRAMES_HEADER,
+    split_pair,
+)
 
 LARGE = Flow("h0", "h1", 100_000)
 SMALL = Flow("h0", "h1", 1_000)
@@ -275,6 +282,28 @@ class Repeater(Link):
 def test_a_repeated_number_is_found(monkeypatch):
     with pytest.raises(InvariantError, match=r"used packet number \d+ .* two different packets"):
         run_with(monkeypatch, Repeater)
+
+
+class PairRepeater(Link):
+    """Gives every piece that follows its announcement at once the number of the first one."""
+
+    first = None
+
+    def poll_transmit(self, now):
+        transmit = super().poll_transmit(now)
+        if transmit is None or transmit.data[0] != FIRST_PAIR:
+            return transmit
+        data = bytearray(transmit.data)
+        _, piece = split_pair(memoryview(data))
+        if self.first is None:
+            self.first = bytes(piece[8:16])
+        piece[8:16] = self.first
+        return transmit._replace(data=data)
+
+
+def test_a_repeated_number_in_a_pair_is_found(monkeypatch):
+    with pytest.raises(InvariantError, match=r"used packet number \d+ .* two different packets"):
+        run_with(monkeypatch, PairRepeater, Flow("h0", "h1", 6_000, count=20))
 
 
 def packet(number, tag, epoch=0, generation=0):
