@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -135,6 +136,55 @@ def test_what_most_packets_feel_is_congestion_and_lowers_the_window(paths: int) 
     one.rate *= 4  # they have gone
     one.run(trips=60)
     assert one.throughput(trips=20) == pytest.approx(one.rate, rel=0.02)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was sent and what arrived in one round, and how crowded it was by its end."""
+
+    sent: int
+    delivered: int
+    crowding: float
+
+
+class Watched(BottleneckWindow):
+    """The window, and what SRD's other sign of congestion would have to go by."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.rounds: list[Round] = []
+        self._watched_sent = self._watched_delivered = self._watched_until = 0
+
+    def on_sent(self, path: PathState, size: int, now: float) -> None:
+        super().on_sent(path, size, now)
+        self._watched_sent += size
+
+    def on_delivery(self, delivery: Delivery, now: float) -> None:
+        super().on_delivery(delivery, now)
+        if delivery.delivered_before < self._watched_until:
+            return
+        delivered = delivery.delivered - self._watched_delivered
+        self.rounds.append(Round(self._watched_sent, delivered, self.crowding))
+        self._watched_sent = 0
+        self._watched_delivered = self._watched_until = delivery.delivered
+
+
+@pytest.mark.parametrize("paths", [1, 16])
+@pytest.mark.parametrize("left", [0.1, 0.25, 0.5, 0.7])
+def test_a_fallen_rate_shows_in_round_trips_and_not_in_what_is_sent(
+    paths: int, left: float
+) -> None:
+    """SRD compares the two, for it paces; here acknowledgements release what is sent."""
+    window = Watched(pipe(paths).config)
+    one = Pipe(rate=RATE, trip=TRIP, packet=PACKET, paths=paths, window=window)
+    one.run(trips=30)
+    assert window.crowding < 0.1
+    window.rounds.clear()
+    one.rate *= left
+    one.run(trips=60)
+    crowded = next(at for at, each in enumerate(window.rounds) if each.crowding > 0.5)
+    assert crowded <= 2, "the rounds that were under way end, and the next ones tell"
+    assert all(each.delivered > 0.95 * each.sent for each in window.rounds[: crowded + 1])
 
 
 @pytest.mark.parametrize("paths", [1, 16])

@@ -9,7 +9,9 @@ keep an acknowledgement back.
 
 Congestion is what most packets feel. A round trip well above the least its own
 path ever had counts as crowded; when more than half of recent samples, and so
-of the paths, are crowded, the estimate falls to the present rate. One bad path
+of the paths, are crowded, the estimate falls to the present rate. SRD also compares
+the rate with what it sends; here acknowledgements release what is sent, so where
+the two part the window grows, packets are lost, or they queue. One bad path
 among many is the scheduler's business, and neither its delays nor its losses
 narrow the window.
 """
