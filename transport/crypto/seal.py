@@ -337,19 +337,18 @@ class Opener(_Uncopyable):
         """Be ready for the first epoch of the next generation, after a new handshake."""
         self._keys[(self.generation + 1) & 0xFF, 0] = _EpochKey(secret)
 
-    def open_frames(
-        self, packet: bytes | memoryview, fields: tuple[int, ...] | None = None
-    ) -> bytes:
+    def open_frames(self, packet: bytes | memoryview, header: bytes | None = None) -> bytes:
         """Open a FRAMES packet whose length was checked; return its frames.
 
-        `fields` are its header's, where the caller has them already.
+        A packet may lie in memory that its sender writes while it is opened. So whoever
+        has looked into the header passes the copy that was looked into, and that is what
+        is authenticated.
 
         Raises:
             AuthenticationError: key unknown or tag wrong; nothing changed.
         """
-        if fields is None:
-            fields = FRAMES_HEADER.unpack_from(packet)
-        _, generation, epoch, _, number = fields
+        header = header or bytes(packet[:_FRAMES_HEADER_SIZE])
+        _, generation, epoch, _, number = FRAMES_HEADER.unpack(header)
         current = epoch == self.epoch and generation == self.generation
         key = self._key if current else self._keys.get((generation, epoch))
         if key is None:
@@ -357,9 +356,7 @@ class Opener(_Uncopyable):
             raise AuthenticationError("no key for this epoch")
         nonce = (key.iv ^ number).to_bytes(12, "big")
         try:
-            frames = key.aead.decrypt(
-                nonce, packet[_FRAMES_HEADER_SIZE:], packet[:_FRAMES_HEADER_SIZE]
-            )
+            frames = key.aead.decrypt(nonce, packet[_FRAMES_HEADER_SIZE:], header)
         except InvalidTag:
             self.failures += 1
             raise AuthenticationError("packet does not authenticate") from None
@@ -368,20 +365,25 @@ class Opener(_Uncopyable):
             self._follow(generation, epoch, number)
         return frames
 
-    def open_bulk_into(self, packet: memoryview, destination: memoryview) -> None:
+    def open_bulk_into(
+        self, packet: memoryview, destination: memoryview, header: bytes | None = None
+    ) -> None:
         """Open a BULK packet straight into `destination`, which has its exact size.
+
+        `header` is as for `open_frames`.
 
         Raises:
             AuthenticationError: key unknown or tag wrong. `destination` may then
                 hold arbitrary bytes; the caller must not have delivered them.
         """
-        header = BULK_HEADER.unpack_from(packet)
-        self._open(packet, BULK_HEADER.size, header[1], header[2], header[4], destination)
+        header = header or bytes(packet[: BULK_HEADER.size])
+        fields = BULK_HEADER.unpack(header)
+        self._open(packet, header, fields[1], fields[2], fields[4], destination)
 
     def _open(
         self,
         packet: memoryview,
-        header_size: int,
+        header: bytes,
         generation: int,
         epoch: int,
         number: int,
@@ -395,8 +397,8 @@ class Opener(_Uncopyable):
         try:
             key.aead.decrypt_into(
                 (key.iv ^ number).to_bytes(12, "big"),
-                packet[header_size:],
-                packet[:header_size],
+                packet[len(header) :],
+                header,
                 destination,
             )
         except InvalidTag:

@@ -32,9 +32,10 @@ SHARED_MEMORY: Final = "shared_memory"  # a peer is on this host, and memory is 
 class Drop(Exception):  # noqa: N818 - it is a verdict, not an error of anybody here
     """A packet from the network is not taken; carries only its cause."""
 
-    def __init__(self, cause: str) -> None:
+    def __init__(self, cause: str, *, opened: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.opened = opened  # it is authentic all the same, and will be acknowledged
 
 
 class Drops(Counter[str]):

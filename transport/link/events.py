@@ -74,6 +74,17 @@ class PeerShares:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryFailed:
+    """A packet that came through shared memory did not open: its owner must end that path.
+
+    Nothing repeats what is lost there, so what has lost one packet carries no more.
+    """
+
+    handle: object
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
     """Something an operator should read in the log."""
 
@@ -99,6 +110,7 @@ Event = (
     | MessageDeclined
     | PathBound
     | PeerShares
+    | MemoryFailed
     | Warned
     | Failed
 )

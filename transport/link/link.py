@@ -97,8 +97,7 @@ class Link(Ending):
             account = credit.open(self, self._mailbox.grant, self._pathset.least_round_trip)
             self._mailbox.account = self._receiver.account = account
         self._rest: tuple[object, memoryview, float] | None = None  # of a PAIR packet
-        self._close_queued = False
-        self._started = now
+        self._close_queued, self._started = False, now
 
     def __repr__(self) -> str:
         return f"<Link peer={self.peer!r} {self.state.name} paths={len(self.paths)}>"
@@ -252,6 +251,8 @@ class Link(Ending):
                 self._sender.acknowledgements.owe_again(now)
             elif drop.cause == AUTHENTICATION and self._keys is not None:
                 self._opening_failed(self._keys.opener.failures, now)
+            if not drop.opened and self._pathset.through_memory(handle):
+                self._events.append(events.MemoryFailed(handle=handle, cause=drop.cause))
         except (PeerError, KeyExhaustedError) as error:
             self.abort(error)
         return None
@@ -293,7 +294,7 @@ class Link(Ending):
                 if self.state is State.CLOSED:
                     return
         except MalformedError:
-            raise Drop(MALFORMED) from None
+            raise Drop(MALFORMED, opened=True) from None
         finally:
             if elicits:
                 self._sender.acknowledgements.owe(size, now)

@@ -44,6 +44,10 @@ class PathSet:
         """The shortest round trip that any path has had; None before the first sample."""
         return min((path.rtt_min for path in self.all if path.rtt_min is not None), default=None)
 
+    def through_memory(self, handle: object) -> bool:
+        """Whether the path through shared memory leads over `handle`."""
+        return self.local is not None and self.local.handle is handle
+
     def add(
         self, handle: object, address: str, now: float, slots: SlotBank | None = None
     ) -> PathState:

@@ -3,7 +3,8 @@
 The order of checks is what makes opening in place safe: the number was not seen
 before, the bytes were not filled before, then open, and only then remember
 both. A forged packet can scribble only on bytes that are not yet delivered,
-and the genuine packet overwrites them.
+and the genuine packet overwrites them. What is checked of a header is a copy of it, and
+so is what is authenticated: a packet in shared memory may change meanwhile.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class Receiver:
         if self.keys is None:
             raise Drop(STATE)
         opener = self.keys.opener
-        fields = FRAMES_HEADER.unpack_from(packet)
-        number: int = fields[4]
+        header = bytes(packet[: FRAMES_HEADER.size])
+        number: int = FRAMES_HEADER.unpack(header)[4]
         cause = opener.verdict(number)
         if cause is not None:
             raise Drop(cause)
         try:
-            payload = opener.open_frames(packet, fields)
+            payload = opener.open_frames(packet, header)
         except AuthenticationError:
             raise Drop(AUTHENTICATION) from None
         self._opened(number, size, now)
@@ -73,13 +74,13 @@ class Receiver:
         size = len(packet) - BULK_OVERHEAD
         if size <= 0:
             raise Drop(MALFORMED)
-        header = BULK_HEADER.unpack_from(packet)
-        opener = self._opener_for(header[4])
-        offset = header[6]
+        header = bytes(packet[: BULK_HEADER.size])
+        _, _, _, _, number, message_id, offset = BULK_HEADER.unpack(header)
+        opener = self._opener_for(number)
         useless = STATE
         message: IncomingMessage | None = None
         try:
-            message, destination = self.inbox.slot_for(header[5], offset, size)
+            message, destination = self.inbox.slot_for(message_id, offset, size)
         except Drop as drop:
             if drop.cause == EARLY:
                 raise
@@ -88,13 +89,13 @@ class Receiver:
             # with it, until the garbage collector comes by.
             useless, destination = drop.cause, memoryview(bytearray(size))
         try:
-            opener.open_bulk_into(packet, destination)
+            opener.open_bulk_into(packet, destination, header)
         except AuthenticationError:
             raise Drop(AUTHENTICATION) from None
-        self._opened(header[4], len(packet), now)
+        self._opened(number, len(packet), now)
         self._acknowledgements.owe(len(packet), now)
         if message is None:
-            raise Drop(useless)
+            raise Drop(useless, opened=True)
         whole = self.inbox.placed(message, offset, size)
         if self.account is not None and not message.follows:
             self.account.arrived(size, now)

@@ -21,6 +21,7 @@ from ..link import (
     Event,
     Failed,
     Link,
+    MemoryFailed,
     MessageArrived,
     PathBound,
     PeerShares,
@@ -286,7 +287,7 @@ class Engine:
         path = cast(Path, handle)
         if not path.send(packet, stable=stable):
             self._path_failed(link, path, now)
-        elif type(path) is not Channel:  # in memory nothing is ever late
+        elif not isinstance(path, Channel):  # in memory nothing is ever late
             self._stirred.setdefault(path.endpoint, False)
             self._look_at_soon(link, now)
             self.driver.expect_by(0.0)
@@ -294,7 +295,7 @@ class Engine:
 
     def _path_failed(self, link: Link, path: Path, now: float) -> None:
         """Nobody is at the other end of a path: what was on it goes other ways."""
-        if type(path) is Channel:
+        if isinstance(path, Channel):
             self.neighbours.failed(path)
         elif link.state is not State.CLOSED:
             link.path_down(path, "nobody at the other end", now)
@@ -324,11 +325,16 @@ class Engine:
                 if ended or count >= RECEIVE_BATCH:
                     self._stirred[endpoint] = False
                     break
-            if type(endpoint) is Channel and endpoint.fault is not None:
+            if isinstance(endpoint, Channel) and endpoint.fault is not None:
                 self.neighbours.failed(endpoint)
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
+        if isinstance(path, Channel):
+            link = self.neighbours.link_of(path)
+            if link is not None:
+                self._hand_over(link, path, packet, now)
+            return
         if len(packet) >= 8 and packet[0] in _OF_LINKS:
             index = int.from_bytes(packet[4:8], "little")
         else:
@@ -349,6 +355,9 @@ class Engine:
         if link is None:
             self.drops[UNKNOWN_LINK] += 1
             return
+        self._hand_over(link, path, packet, now)
+
+    def _hand_over(self, link: Link, path: Path, packet: Buffer, now: float) -> None:
         link.receive_packet(path, packet, now)
         if link.state is State.CONFIRMING:
             self._directory.committed(link)
@@ -399,7 +408,7 @@ class Engine:
                     continue
                 path = cast(Path, transmit.handle)
                 if path.send(transmit.data, stable=transmit.stable):
-                    if type(path) is not Channel:
+                    if not isinstance(path, Channel):
                         self._stirred.setdefault(path.endpoint, False)
                 else:
                     self._path_failed(link, path, now)
@@ -420,6 +429,9 @@ class Engine:
         elif isinstance(event, PeerShares):
             self.neighbours.heard(link, event.body)
             self.touch(link)
+            return
+        elif isinstance(event, MemoryFailed):
+            self.neighbours.failed(cast(Channel, event.handle), f"dropped: {event.cause}")
             return
         elif isinstance(event, Failed):
             self._directory.ended(link, event.error)
@@ -452,7 +464,7 @@ class Engine:
 
     def _release(self, link: Link) -> None:
         """The link is closed and its last packets are sent: let go of its paths."""
-        self.neighbours.ended(link)
+        self.neighbours.released(link)
         for path in self._paths.pop(link, ()):
             endpoint = path.endpoint
             if isinstance(endpoint, Dialer):

@@ -57,6 +57,7 @@ class Neighbours:
         self._channels: dict[Link, Channel] = {}
         self._attached: dict[Channel, Link] = {}
         self._lying = False  # some channel may have been told that nobody looks
+        self._tried: set[Link] = set()  # links that have made a segment: one each, whatever comes
         self.peek: Callable[[], bool] | None = None
         """Whether a packet waits in any channel; None where there is no channel."""
         self.drops: Counter[str] = Counter()
@@ -66,6 +67,10 @@ class Neighbours:
     def attached(self) -> list[tuple[Channel, Link]]:
         """Every channel in use, with its link."""
         return list(self._attached.items())
+
+    def link_of(self, channel: Channel) -> Link | None:
+        """The only link that a channel carries packets of; None where it carries no more."""
+        return self._attached.get(channel)
 
     def lie_down(self) -> bool:
         """Whoever puts a packet into a channel from now on rings; False where one waits."""
@@ -134,8 +139,9 @@ class Neighbours:
         self._engine.join(link, channel)
 
     def _open(self, link: Link) -> Channel:
-        if link in self._channels:
-            raise UnavailableError("there is a segment for this link already")
+        if link in self._tried:
+            raise UnavailableError("this link has had its segment")
+        self._tried.add(link)
         if (len(self._channels) + 1) * self._layout.size > self._limit:
             raise UnavailableError(
                 f"Config.shared_memory_bytes ({self._limit}) is reached: "
@@ -146,15 +152,21 @@ class Neighbours:
 
     # --- how it ends -----------------------------------------------------------------------
 
-    def failed(self, channel: Channel) -> None:
+    def failed(self, channel: Channel, reason: str | None = None) -> None:
         """A channel carries nothing any more; its link goes on without."""
         link = self._attached.get(channel)
         if link is not None:
+            channel.give_up(reason or "given up")
             log.info("shared memory with %s ended: %s", link.peer, channel.fault)
             self.ended(link)
 
+    def released(self, link: Link) -> None:
+        """The link has ended, and with it whatever there was."""
+        self.ended(link)
+        self._tried.discard(link)
+
     def ended(self, link: Link) -> None:
-        """The link or its channel has ended: let go of the memory."""
+        """The channel has ended, or there will be none: let go of the memory."""
         channel = self._channels.pop(link, None)
         if channel is None:
             return

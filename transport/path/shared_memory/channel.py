@@ -198,6 +198,10 @@ class Channel:
             self._told = True
             yield self, False
 
+    def give_up(self, reason: str) -> None:
+        """Nothing more goes in or out, for a reason that is not seen from here."""
+        self._fail(reason)
+
     def _fail(self, reason: str) -> None:
         if self.fault is None:
             self.fault = reason
