@@ -211,6 +211,11 @@ class Flight:
             if path is not None and path.slots is not None:
                 self._settle_local(packet, path, now)
                 continue
+            if path is None and packet.transmissions == 1 and _lost_in_memory(packet):
+                self._forget(packet)  # it had arrived when its memory failed
+                self.waiting -= packet.size
+                self.packets_waiting -= 1
+                continue
             source = packet
             self.delivered += packet.size
             self._settle(packet, now)
@@ -357,3 +362,7 @@ class Flight:
         self.lost.clear()
         self.bytes = self.waiting = self.packets_waiting = 0
         self.probes = self.probe_bytes = 0
+
+
+def _lost_in_memory(packet: Packet) -> bool:
+    return packet.lost_by is not None and packet.lost_by.slots is not None
