@@ -267,6 +267,8 @@ def test_change_a_slot_while_it_is_opened(tamperer: Tamperer) -> None:
         headers = segment.memory[first : first + 40]
 
         def change() -> None:
+            if not uses_memory(a, b):
+                return  # from where it lies now, it is repeated over the network
             for at in range(len(headers)):
                 headers[at] ^= 0xFF
                 headers[at] ^= 0xFF

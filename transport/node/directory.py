@@ -16,7 +16,16 @@ from ..config import Config
 from ..crypto.seal import KeyLimits
 from ..errors import LimitError, PeerLostError, TransportError
 from ..link import CreditPool, Link
-from ..link.drops import EVIDENCE, HALF_OPEN, LIMIT, REPLAYED_HELLO, STATE, WRONG_KEY, Drop
+from ..link.drops import (
+    EVIDENCE,
+    HALF_OPEN,
+    LIMIT,
+    REPLAYED_HELLO,
+    STATE,
+    UNKNOWN_LINK,
+    WRONG_KEY,
+    Drop,
+)
 from ..link.handshake import Hello, RefusedError, Terms, open_hello
 from ..path.base import Path
 from ..wire.packet import HANDSHAKE_HEADER
@@ -51,8 +60,11 @@ class Directory:
         self._retire = retire
 
     def by_index(self, index: int) -> Link | None:
-        """The link that packets with this receiver index are for."""
-        return self._by_index.get(index)
+        """The link that a packet with this receiver index is for; counted where there is none."""
+        link = self._by_index.get(index)
+        if link is None:
+            self.drops[UNKNOWN_LINK] += 1
+        return link
 
     def link_to(self, peer: str) -> Link | None:
         """The open link to `peer`."""

@@ -28,7 +28,7 @@ from ..link import (
     State,
     Warned,
 )
-from ..link.drops import MALFORMED, UNKNOWN_LINK, VERSION
+from ..link.drops import MALFORMED, VERSION
 from ..link.inbox import IncomingMessage
 from ..path.base import Buffer, Endpoint, Path, PathFilter
 from ..path.shared_memory import Channel
@@ -330,40 +330,31 @@ class Engine:
         return ended
 
     def _dispatch(self, path: Path, packet: Buffer, now: float) -> None:
-        if isinstance(path, Channel):
-            link = self.neighbours.link_of(path)
-            if link is not None:
-                self._hand_over(link, path, packet, now)
-            return
-        if len(packet) >= 8 and packet[0] in _OF_LINKS:
-            index = int.from_bytes(packet[4:8], "little")
-        else:
-            try:
-                kind, index = classify(memoryview(packet))
-            except VersionError as error:
-                if not self.drops[VERSION]:
-                    log.warning("dropping packets from %s: %s", path.address, error)
-                self.drops[VERSION] += 1
-                return
-            except MalformedError:
-                self.drops[MALFORMED] += 1
-                return
-            if kind is Kind.INIT:
-                self._answer(path, packet, now)
-                return
-        link = self._directory.by_index(index)
-        if link is None:
-            self.drops[UNKNOWN_LINK] += 1
-            return
-        self._hand_over(link, path, packet, now)
+        link = self._link_for(path, packet, now)
+        if link is not None:
+            link.receive_packet(path, packet, now)
+            if link.state is State.CONFIRMING:
+                self._directory.committed(link)
+            self._active[link] = None
+            self._take_events(link)
 
-    def _hand_over(self, link: Link, path: Path, packet: Buffer, now: float) -> None:
-        link.receive_packet(path, packet, now)
-        if link.state is State.CONFIRMING:
-            self._directory.committed(link)
-        self._active[link] = None
-        while (event := link.poll_event()) is not None:
-            self._handle(link, event)
+    def _link_for(self, path: Path, packet: Buffer, now: float) -> Link | None:
+        """The link that a packet names; None where it is dropped, or answered already."""
+        if isinstance(path, Channel):  # which belongs to one
+            return self.neighbours.link_of(path)
+        if len(packet) >= 8 and packet[0] in _OF_LINKS:
+            return self._directory.by_index(int.from_bytes(packet[4:8], "little"))
+        try:
+            kind, index = classify(memoryview(packet))
+        except MalformedError as error:
+            if isinstance(error, VersionError) and not self.drops[VERSION]:
+                log.warning("dropping packets from %s: %s", path.address, error)
+            self.drops[VERSION if isinstance(error, VersionError) else MALFORMED] += 1
+            return None
+        if kind is Kind.INIT:
+            self._answer(path, packet, now)
+            return None
+        return self._directory.by_index(index)
 
     def _answer(self, path: Path, packet: Buffer, now: float) -> None:
         link = self._directory.answer(path, memoryview(packet), now)
@@ -450,13 +441,11 @@ class Engine:
     def _bind(self, link: Link, path: Path) -> None:
         """A caller reaches us over `path`; of connections it has given up, nothing is kept."""
         in_use = [state.handle for state in link.paths]
-        kept = [path]
-        for earlier in self._paths.get(link, ()):
-            if earlier in in_use:
-                kept.append(earlier)
-            else:
-                earlier.close()
-        self._paths[link] = kept
+        known = self._paths.get(link, [])
+        self._paths[link] = [path, *filter(in_use.__contains__, known)]
+        for each in known:
+            if each not in in_use:
+                each.close()
 
     def _retire(self, link: Link, error: TransportError) -> None:
         link.abort(error)
@@ -466,13 +455,10 @@ class Engine:
         """The link is closed and its last packets are sent: let go of its paths."""
         self.neighbours.released(link)
         for path in self._paths.pop(link, ()):
-            endpoint = path.endpoint
-            if isinstance(endpoint, Dialer):
-                self._unwatch(endpoint)
+            if isinstance(path.endpoint, Dialer):
+                self._unwatch(path.endpoint)
             else:
                 path.close()
-
-    # --- time ------------------------------------------------------------------------
 
     def _run_due(self, now: float) -> None:
         timers = self._timers
