@@ -64,7 +64,7 @@ def test_every_kind_of_address(kind: str, tmp_path_factory: pytest.TempPathFacto
     }[kind]
     with linked(listen=(address,), config=Config(shared_memory=False)) as (a, b):
         exchange(a, b)
-        assert [path.state for path in a.link("b").stats().paths].count("usable") == 4
+        until(lambda: [path.state for path in a.link("b").stats().paths] == 4 * ["usable"])
 
 
 def test_ipv6_loopback() -> None:
