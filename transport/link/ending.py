@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from ..errors import ClosedError, KeyExhaustedError, PeerLostError, TransportError
 from . import events
 from .messaging import Messaging
@@ -15,7 +13,6 @@ from .state import Input, State, next_state
 class Ending(Messaging):
     """The base of `Link`, which makes the parts that are named here."""
 
-    _events: deque[events.Event]
     _receiver: Receiver
     _close_queued: bool
 

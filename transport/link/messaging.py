@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from ..errors import ClosedError
 from ..wire import frames
+from .events import Event
 from .inbox import IncomingMessage
 from .keys import Keys
 from .mailbox import Mailbox
@@ -18,6 +21,7 @@ class Messaging:
     peer: str
     state: State
     _keys: Keys | None
+    _events: deque[Event]
     _mailbox: Mailbox
     _sender: Sender
 
@@ -67,8 +71,8 @@ class Messaging:
 
     @property
     def wants_service(self) -> bool:
-        """Whether `poll_transmit` may have something, or something sent has arrived."""
-        return self._sender.wants_service or self.state is not State.OPEN
+        """Whether there may be events or packets to poll, or something was delivered."""
+        return bool(self._events) or self._sender.wants_service or self.state is not State.OPEN
 
     # --- receiving -------------------------------------------------------------------
 

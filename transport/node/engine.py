@@ -276,8 +276,6 @@ class Engine:
 
         Called under the lock.
         """
-        if link in self._active:
-            return False
         now = monotonic()
         self.driver.used(now)
         transmit = link.express(data, description, context, tag, now)

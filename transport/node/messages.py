@@ -305,7 +305,8 @@ class Messages:
         receive.message = Message(link, incoming, spec)
         incoming.owner = receive
         link.accept(incoming, memory)
-        self.engine.touch(link)
+        if link.wants_service:
+            self.engine.touch(link)
         # Bytes may arrive from now on; only giving up altogether takes the buffer back.
         receive.work.on_cancel(_never)
         receive.work.on_give_up(partial(self._abandon, receive))
