@@ -75,17 +75,17 @@ def measure(
     """Return for each task one value a round of either tree.
 
     Raises:
-        BenchError: `tree` holds no package, this is no source tree, or a measurement failed.
+        BenchError: `tree` holds no package, or a measurement failed.
     """
     values: dict[Task, dict[str, list[float]]] = {task: {HERE: [], THERE: []} for task in tasks}
-    with _alone(tree) as folder:
-        packages = {HERE: Path(transport.__file__).resolve().parent, THERE: _package(tree)}
+    with _beside_ours(tree) as folder:
+        expected = {HERE: Path(transport.__file__).resolve().parent, THERE: _package(tree)}
         for number in range(rounds):
             for name in rotated((HERE, THERE), number):
-                first = folder if name == THERE else None
-                with Peer(PEER, deadline=deadline, first=first) as peer:
+                packages = folder if name == THERE else None
+                with Peer(PEER, deadline=deadline, packages=packages) as peer:
                     peer.start()
-                    _check(peer, packages[name])
+                    _check(peer, expected[name])
                     peer.reserve(max(task.nbytes for task in tasks))
                     for task in tasks:
                         sample(peer, task)  # untimed: connections, memory and windows warm up
@@ -104,13 +104,12 @@ def _package(tree: Path) -> Path:
 
 
 @contextmanager
-def _alone(tree: Path) -> Iterator[Path]:
-    """A folder with that tree's package alone: its benchmarks must not come before ours."""
-    package = _package(tree)
-    if __package__ != "bench":
-        raise BenchError("trees are compared from a source tree, not from an installed package")
+def _beside_ours(tree: Path) -> Iterator[Path]:
+    """A folder with that tree's package beside these benchmarks."""
+    packages = {"transport": _package(tree), "bench": Path(__file__).resolve().parent}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        (Path(folder) / "transport").symlink_to(package, target_is_directory=True)
+        for name, package in packages.items():
+            (Path(folder) / name).symlink_to(package, target_is_directory=True)
         yield Path(folder)
 
 

@@ -17,9 +17,9 @@ class Peer:
 
     Times are seconds and sizes bytes. With `apart`, latencies are taken with each
     process on its own half of the cores; else the scheduler places them, as it does
-    for users. Workers look for modules in `first` before they look where this process
-    does. Every call ends within the deadline or raises `BenchError`; after an
-    error the peer can only be closed.
+    for users. With `packages`, workers import `transport` and `bench` from that folder
+    and not from where this process did. Every call ends within the deadline or raises
+    `BenchError`; after an error the peer can only be closed.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Peer:
         *,
         deadline: float = 60.0,
         apart: bool = False,
-        first: Path | None = None,
+        packages: Path | None = None,
     ) -> None:
         self.name = name
         self.version = ""
@@ -36,7 +36,7 @@ class Peer:
         self.about = ""
         self.secures = CATALOGUE[name].secures if name in CATALOGUE else False
         self._deadline = deadline
-        self._first = first
+        self._packages = packages
         self._crew: Crew | None = None
         self._wants_apart = apart
         self._apart = False
@@ -50,14 +50,14 @@ class Peer:
         if (reason := missing(self.name)) is not None:
             raise BenchError(reason)
         self._crew = Crew(
-            f"{__package__}.worker",
+            f"{'bench.peers' if self._packages else __package__}.worker",
             {
                 self._label(role): (self.name, role, str(self._deadline))
                 for role in ("initiator", "responder")
             },
             deadline=self._deadline,
             launch=launcher(self.name),
-            first=self._first,
+            first=self._packages,
         )
         initiator, responder = self._both()
         description = initiator.ask("describe")
