@@ -35,8 +35,9 @@ LONG_WAIT: Final = 0.02  # a wait of this length says when it ends
 RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
 LONGEST_SLEEP: Final = 60.0
 TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
-SPIN: Final = 0.0002  # a waiter looks again and again for so long before it sleeps
-SPIN_TRUST: Final = 8  # after as many spins in vain it sleeps at once, for as many waits
+SPIN: Final = 0.0004  # a waiter looks again and again for so long, where waits are usually shorter
+SPIN_PAUSE: Final = 8  # waits without, after a spin that was in somebody's way
+LONG: Final = 0.001  # waits count as no longer than this in what is usual
 LOOKS: Final = 64  # at shared memory, between two looks at the descriptors
 CROWDED: Final = 0.00005  # a core given away and back in less was wanted by nobody
 
@@ -104,25 +105,26 @@ class _Sleeper:
             os.eventfd_read(self._bell)
         return ready
 
-    def spin(self, peek: Callable[[], bool] | None, until: float) -> tuple[bool, list[int]]:
+    def spin(self, peek: Callable[[], bool] | None, until: float) -> tuple[bool, list[int], bool]:
         """Look without sleeping; give the core away between looks to whoever needs it.
 
-        Returns whether `peek` held, and the descriptors that are ready. A core that was
-        given away and came back late has others waiting for it: that ends the spin, or
-        more processes than cores would hold each other up.
+        Returns whether `peek` held, the descriptors that are ready, and whether the spin
+        was in somebody's way: a core that was given away and came back late has others
+        waiting for it. That ends the spin, or more processes than cores would hold each
+        other up.
         """
         while True:
             if peek is not None:
                 for _ in range(LOOKS):
                     if peek():
-                        return True, []
+                        return True, [], False
             ready = self.sleep(0)
             before = monotonic()
             if ready or self.rung or before >= until:
-                return False, ready
+                return False, ready, False
             os.sched_yield()
             if monotonic() - before > CROWDED:
-                return False, self.sleep(0)
+                return False, self.sleep(0), True
 
     def wake(self) -> None:
         os.eventfd_write(self._bell, 1)
@@ -165,7 +167,8 @@ class Driver:
         self._last_wait = 0.0
         self._waiting_since = 0.0
         self._left = threading.Event()  # the last waiter has gone, after a long wait
-        self._spins_in_vain = 0
+        self._usual_wait = 0.0  # for something to come, asleep or not, of late
+        self._spins_to_skip = 0
         self.any_ended = False
         """Some work has ended since waiters were last told; set under the lock."""
         self._stopping = False
@@ -327,6 +330,7 @@ class Driver:
                 finally:
                     self._queue_up()
                 if found or ready or sleeper.rung:
+                    self._note_wait(now)
                     return ready
             if not self._memory.lie_down():
                 return []
@@ -335,22 +339,33 @@ class Driver:
                 return sleeper.sleep(max(0.0, sleeper.until - monotonic()))
             finally:
                 self._queue_up()
+                if sleeper is self._front:
+                    self._note_wait(now)
         finally:
             sleeper.asleep = False
             if not (self._front.asleep or self._back.asleep):
                 self._memory.get_up()
 
     def _spin(self, now: float, due: float) -> tuple[bool, list[int]]:
-        """Spin where that has paid off lately: waking up costs as much as a short round trip."""
+        """Spin where waits are short: waking up costs as much as a short round trip.
+
+        Short is what a wait took, not whether a spin was long enough for it. Two sides
+        that both sleep make each other wait for longer than they would spin, and
+        going by that neither would ever begin again.
+        """
         self._front.rung = False
-        if self._spins_in_vain >= SPIN_TRUST:
-            self._spins_in_vain += 1
-            if self._spins_in_vain < 2 * SPIN_TRUST:
-                return False, []
-            self._spins_in_vain = SPIN_TRUST - 1  # one more chance
-        found, ready = self._front.spin(self._memory.peek, min(due, now + SPIN))
-        self._spins_in_vain = 0 if found or ready else self._spins_in_vain + 1
+        if self._spins_to_skip:
+            self._spins_to_skip -= 1
+            return False, []
+        if self._usual_wait > SPIN:
+            return False, []
+        found, ready, crowded = self._front.spin(self._memory.peek, min(due, now + SPIN))
+        if crowded:
+            self._spins_to_skip = SPIN_PAUSE
         return found, ready
+
+    def _note_wait(self, began: float) -> None:
+        self._usual_wait += (min(monotonic() - began, LONG) - self._usual_wait) / 8
 
     def _background(self) -> None:
         while not self._stopping:
