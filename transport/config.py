@@ -39,7 +39,7 @@ class Config:
 
     # --- packets and flight ------------------------------------------------------
     packet_payload: int = 1 * MIB  # tensor bytes in one bulk packet
-    eager_limit: int = 16 * KIB  # messages up to this travel inside their announcement
+    eager_limit: int = 64 * KIB  # messages up to this travel inside their announcement
     window_bytes: int = 4 * MIB + 64 * KIB  # sealed and not yet acknowledged, per link
     window_packets: int = 1024  # the same in packets; at most half the replay window
     spare_slots: int = 8  # packet pool slots kept for reuse, per link
