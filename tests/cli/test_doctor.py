@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -20,7 +21,7 @@ GOOD_FACTS = Facts(
     open_files=65536,
     receive_buffer_limit=4 * MIB,
     send_buffer_limit=8 * MIB,
-    shared_memory=1024 * MIB,
+    no_shared_memory=None,
 )
 GOOD_RATES = Rates(
     seal_1_mib=15e9,
@@ -43,8 +44,7 @@ def test_a_good_machine_gets_no_hint():
         ({"open_files": 10}, "more than about 0 links"),
         ({"receive_buffer_limit": 212992}, "net.core.rmem_max is 208 KiB"),
         ({"send_buffer_limit": 212992}, "sysctl -w net.core.wmem_max=4194304"),
-        ({"shared_memory": 64 * MIB}, "/dev/shm has only 64 MiB"),
-        ({"shared_memory": None}, "there is no /dev/shm"),
+        ({"no_shared_memory": "not permitted"}, "no shared memory (not permitted)"),
         ({"cores": 1}, "one core only"),
         ({"instructions": {**GOOD_FACTS.instructions, "AES": False}}, "no AES instructions"),
     ],
@@ -121,3 +121,12 @@ def test_the_command_prints_text(capsys):
     printed = capsys.readouterr().out
     assert "AES-256-GCM, one core" in printed
     assert "GB/s" in printed
+
+
+def test_it_tries_the_memory_that_links_would_use(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    assert examine().no_shared_memory is None
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    assert "Operation not permitted" in examine().no_shared_memory

@@ -24,6 +24,7 @@ from cryptography.hazmat.backends.openssl.backend import backend as openssl
 
 from .. import __version__
 from ..config import Config
+from ..path.shared_memory import Channel, Layout, UnavailableError
 from . import measure
 
 MIB: Final = 1024 * 1024
@@ -38,8 +39,6 @@ LIBRARIES: Final = ("cryptography", "pyzmq", "numpy", "msgpack", "torch", "ml_dt
 
 _COLUMNS: Final = 100
 _LABEL: Final = 24  # columns of the labels
-_SHARED_MEMORY: Final = Path("/dev/shm")
-_LITTLE_SHARED_MEMORY: Final = 256 * MIB
 _FILES_PER_LINK: Final = 16  # open files of a link with four paths, where it was dialled
 _FILES_OF_A_NODE: Final = 64  # and of everything else in its process
 _FEW_FILES: Final = 4096
@@ -58,7 +57,7 @@ class Facts:
     open_files: int | None  # None: unlimited
     receive_buffer_limit: int | None
     send_buffer_limit: int | None
-    shared_memory: int | None
+    no_shared_memory: str | None  # why a link has none here; None where it can have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ def examine(proc: Path = Path("/proc")) -> Facts:
         open_files=None if soft_limit == resource.RLIM_INFINITY else soft_limit,
         receive_buffer_limit=_read_integer(proc / "sys/net/core/rmem_max"),
         send_buffer_limit=_read_integer(proc / "sys/net/core/wmem_max"),
-        shared_memory=_size_of(_SHARED_MEMORY),
+        no_shared_memory=_why_no_shared_memory(),
     )
 
 
@@ -161,12 +160,10 @@ def _hints(facts: Facts, rates: Rates) -> Iterator[str]:
         yield (
             f"ulimit -n is {facts.open_files}: raise it for more than about {links} links a node"
         )
-    if facts.shared_memory is None:
-        yield f"there is no {_SHARED_MEMORY}: links between processes here will go over TCP"
-    elif facts.shared_memory < _LITTLE_SHARED_MEMORY:
+    if facts.no_shared_memory is not None:
         yield (
-            f"{_SHARED_MEMORY} has only {_size(facts.shared_memory)}: in a container, "
-            "give it more (docker run --shm-size=1g)"
+            f"no shared memory ({facts.no_shared_memory}): links between processes here go over "
+            "TCP; in a container, allow memfd_create and mount /proc (/dev/shm is not used)"
         )
     if facts.cores < 2:
         yield "one core only: sender, receiver and ZeroMQ's I/O thread will take turns"
@@ -190,7 +187,7 @@ def render(facts: Facts, rates: Rates, found: list[str]) -> str:
             f"send up to {_size(facts.send_buffer_limit)}; "
             f"a path asks for {_size(Config().kernel_buffer)}",
         ),
-        ("shared memory", f"{_size(facts.shared_memory)} in {_SHARED_MEMORY}"),
+        ("shared memory", f"none: {facts.no_shared_memory}" if facts.no_shared_memory else "yes"),
         ("", ""),
         ("AES-256-GCM, one core", f"{rates.seal_1_mib / 1e9:6.2f} GB/s at 1 MiB"),
         ("", f"{rates.seal_64_bytes_seconds * 1e6:6.2f} µs for 64 bytes"),
@@ -238,12 +235,13 @@ def _read_integer(path: Path) -> int | None:
         return None
 
 
-def _size_of(folder: Path) -> int | None:
+def _why_no_shared_memory() -> str | None:
+    """Make what a link with a peer on this host would make, and let it go again."""
     try:
-        status = os.statvfs(folder)
-    except OSError:
-        return None
-    return status.f_frsize * status.f_blocks
+        Channel(Layout()).close()
+    except UnavailableError as error:
+        return str(error)
+    return None
 
 
 def _size(nbytes: int | None) -> str:

@@ -18,6 +18,21 @@ from .paths import PathState, SlotBank
 
 MAX_PATHS: Final = 256
 
+
+class _NoSlots:
+    """Of a path whose memory is gone: it stays what it was, and keeps nothing mapped."""
+
+    window = 0
+
+    def take(self) -> memoryview | None:
+        return None
+
+    def give_back(self, slot: memoryview) -> None:
+        pass
+
+
+NO_SLOTS: Final = _NoSlots()
+
 SendOver = Callable[[PathState, bytes, float], None]
 
 
@@ -115,6 +130,7 @@ class PathSet:
         if path is not None and path.up:
             if path is self.local:
                 self.local = None
+                path.slots = NO_SLOTS  # what is in flight there keeps its own until it is settled
             path.up = path.joined = False
             path.challenge = None
             path.last_failure = reason

@@ -176,11 +176,14 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the memory; it is unmapped when nothing refers into it any more."""
+        if not hasattr(self, "mapped"):
+            return
         self.hide()
         self.memory = memoryview(b"")
         # Somebody may still read a packet in it: then the last such reference unmaps it.
         with suppress(BufferError):
             self.mapped.close()
+        del self.mapped
 
 
 def create(layout: Layout, nonce: bytes) -> Segment:
