@@ -378,7 +378,7 @@ def test_a_peer_killed_while_writing_is_noticed_at_once() -> None:
                 if len(view) > 1000:
                     continue
                 opened = incoming.open_frames(view)
-                assert opened == opened[:8].tobytes() * 50
+                assert opened == opened[:8] * 50
                 genuine += 1
         assert channel.fault == "the peer's process has gone"
         assert [connected for _, connected in channel.connectivity()] == [False]
