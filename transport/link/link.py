@@ -47,6 +47,7 @@ from .watch import NEVER, Watch
 
 FAILURES_WARN: Final = 1 << 10  # openings that failed: tell the operator
 JOINS_AT_ONCE: Final = 64  # answers to path requests that wait to leave
+RING_SHARE: Final = 32  # twice as many packets as wait for one acknowledgement fit the ring
 FAILURES_RENEW: Final = 1 << 20  # take fresh keys (docs/spec.md 6.4)
 
 
@@ -262,7 +263,9 @@ class Link(Ending):
     ) -> IncomingMessage | None:
         payload = self._receiver.open_frames(packet, now)
         size = len(packet)
-        self._came_over(handle, size, now)
+        path = self._came_over(handle, size, now)
+        if path is not None and path.slots is not None and size * RING_SHARE > path.slots.window:
+            self._sender.acknowledgements.owe_slot()  # few of these fit the ring at once
         found = self._receiver.inbox.predicted(payload, 0)
         if found is None:
             self._take_frames(memoryview(payload), handle, size, now, elicits=False)
