@@ -319,9 +319,14 @@ class Link(Ending):
     def _receive_piece(self, handle: object, packet: memoryview, now: float) -> None:
         message = self._receiver.open_piece(packet, now)
         path = self._came_over(handle, len(packet), now)
-        if path is not None and path.slots is not None:
+        in_memory = path is not None and path.slots is not None
+        if in_memory:
             self._sender.acknowledgements.owe_slot()
-        if message is not None and message.accepted:
+        if message is None:
+            return
+        if not (in_memory and message.follows):  # there an answer may take it along
+            self._sender.acknowledgements.now_due = True
+        if message.accepted:
             self._events.append(events.MessagePlaced(message))
 
     def _came_over(self, handle: object, size: int, now: float) -> PathState | None:

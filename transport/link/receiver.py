@@ -99,11 +99,7 @@ class Receiver:
         whole = self.inbox.placed(message, offset, size)
         if self.account is not None and not message.follows:
             self.account.arrived(size, now)
-        if not whole:
-            return None
-        if not message.follows:
-            self._acknowledgements.now_due = True
-        return message
+        return message if whole else None
 
     def _opener_for(self, number: int) -> Opener:
         """The opener, for a number it has not seen; a repeated one goes no further."""

@@ -39,7 +39,7 @@ SPIN: Final = 0.0004  # a waiter looks again and again for so long, where waits 
 SPIN_PAUSE: Final = 8  # waits without, after a spin that was in somebody's way
 LONG: Final = 0.001  # waits count as no longer than this in what is usual
 LOOKS: Final = 64  # at shared memory, between two looks at the descriptors
-CROWDED: Final = 0.00005  # a core given away and back in less was wanted by nobody
+CROWDED: Final = 0.0003  # a core that comes back later was wanted by more than a thread of ours
 
 
 class Waitable(Protocol):
