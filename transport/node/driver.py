@@ -18,12 +18,14 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from random import random
 from threading import get_ident
 from time import monotonic
 from typing import Final, NoReturn, Protocol
 
 from ..crypto.seal import forks
 from ..errors import UsageError
+from ..path.cores import cores
 
 log = logging.getLogger("transport")
 
@@ -362,6 +364,8 @@ class Driver:
         found, ready, crowded = self._front.spin(self._memory.peek, min(due, now + SPIN))
         if crowded:
             self._spins_to_skip = SPIN_PAUSE
+            if random() < 0.5:  # perhaps with a peer that has noticed as well
+                cores.leave()
         return found, ready
 
     def _note_wait(self, began: float) -> None:

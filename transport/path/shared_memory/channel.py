@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final, cast
 
+from .. import cores
 from ..base import Buffer
 from .doorbell import Bell, PeerBell, Sleeper, Waker
 from .layout import NONCE, Layout
@@ -92,6 +93,7 @@ class Channel:
         self._peer_slots = PeerSlots(peer)
         self._sleeper = Sleeper(words, peer_words)
         self._waker = Waker(peer_words, bell)
+        self._leaves = os.getpid() < theirs.process  # of two on one core, one must go
         self.address = f"shared memory with process {theirs.process}"
         self.fault = None
 
@@ -171,6 +173,10 @@ class Channel:
         """
         # Asked before the ring is read: what a peer put there before it died is still good.
         gone = signalled and not self._bell.quiet()
+        if signalled and self.fault is None and self._leaves:
+            if self._bell.rung_from == cores.current() & 255:
+                cores.cores.leave()
+            self._bell.rung_from = -1
         for _ in range(limit):
             packet = self.take()
             if packet is None:

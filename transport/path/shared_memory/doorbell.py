@@ -1,7 +1,10 @@
 """Waking a process that sleeps, and knowing that it does.
 
 The bell is a pipe whose writing end the peer opens through /proc, as it does the
-segment. A byte in it wakes whoever polls; how many there are means nothing.
+segment. A byte in it wakes whoever polls; how many there are means nothing, and which
+they are only where the ringer runs. The byte is spliced into the pipe, not written:
+writing tells Linux that the writer is about to sleep, so that it puts who wakes onto the
+writer's core, although the writer goes on (docs/adr/0029).
 
 The one who is about to sleep says so in a word of its segment and then looks at
 the ring once more. The one who has put something into the ring then looks at that
@@ -19,6 +22,7 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from .. import cores
 from .layout import ASLEEP, PRODUCED
 from .memory_order import fence_of_its_own
 from .segment import UnavailableError, open_of
@@ -29,9 +33,11 @@ _DRAIN: Final = 65_536  # a pipe holds no more
 class Bell:
     """This process's bell. `descriptor` turns readable when it was rung, or the peer is gone."""
 
-    __slots__ = ("_offered", "descriptor")
+    __slots__ = ("_offered", "descriptor", "rung_from")
 
     def __init__(self) -> None:
+        self.rung_from = -1
+        """The core, modulo 256, from which it was last rung, as the peer says."""
         try:
             self.descriptor, self._offered = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -51,9 +57,12 @@ class Bell:
     def quiet(self) -> bool:
         """Take back all ringing; False where nobody can ring any more: the peer is gone."""
         try:
-            return os.read(self.descriptor, _DRAIN) != b""
+            ringing = os.read(self.descriptor, _DRAIN)
         except BlockingIOError:
             return True
+        if ringing:
+            self.rung_from = ringing[-1]
+        return bool(ringing)
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -68,9 +77,10 @@ class PeerBell:
         UnavailableError: it is not there, not ours to see, or not a pipe.
     """
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_bytes", "_descriptor")
 
     def __init__(self, process: int, descriptor: int) -> None:
+        self._bytes = -1
         try:
             # For reading as well, so that writing to a dead peer's pipe is not a SIGPIPE.
             self._descriptor = open_of(
@@ -78,15 +88,24 @@ class PeerBell:
             )
         except OSError as error:
             raise UnavailableError(f"the peer's bell cannot be opened: {error}") from None
+        try:
+            self._bytes = os.memfd_create("sealfabric-bell", os.MFD_CLOEXEC)
+            os.write(self._bytes, bytes(range(256)))
+        except OSError as error:
+            self.close()
+            raise UnavailableError(f"the peer's bell cannot be rung: {error}") from None
 
     def ring(self) -> None:
         """Wake the peer; a full pipe means that it will wake already."""
+        here = cores.current() & 255
         with suppress(BlockingIOError):
-            os.write(self._descriptor, b"\0")
+            os.splice(self._bytes, self._descriptor, 1, offset_src=here)
 
     def close(self) -> None:
-        """Release the descriptor."""
+        """Release the descriptors."""
         os.close(self._descriptor)
+        if self._bytes >= 0:
+            os.close(self._bytes)
 
 
 class Sleeper:
