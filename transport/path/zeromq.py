@@ -64,7 +64,7 @@ class ZeroMQ:
         self._config = config
         self._packet_limit = packet_limit
         if config.keep_freed_packets:
-            keep_freed_packets(packet_limit)
+            keep_freed_packets()
         self._context: zmq.Context[ZSocket] = zmq.Context(config.io_threads)
         self._context.max_sockets = 65_535
 
