@@ -58,7 +58,7 @@ def test_it_is_kept_until_it_is_accepted() -> None:
     assert pair.server.payloads == []
     assert len(pair.server.waiting) == 1
     pair.server.consume()
-    assert pair.deliver() == content(PACKET)
+    assert pair.server.payloads == [content(PACKET)]
 
 
 def test_what_nobody_takes_is_bounded_by_the_credit() -> None:

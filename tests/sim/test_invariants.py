@@ -50,7 +50,7 @@ def test_wrong_bytes_are_found(monkeypatch):
 
         def accept(self, message, destination):
             self.destination = destination
-            super().accept(message, destination)
+            return super().accept(message, destination)
 
         def receive_packet(self, handle, packet, now):
             super().receive_packet(handle, packet, now)
@@ -100,8 +100,8 @@ def test_an_early_delivery_is_found(monkeypatch):
         """Says that a message is whole when it was only accepted."""
 
         def accept(self, message, destination):
-            super().accept(message, destination)
             self._early = MessagePlaced(message)
+            return super().accept(message, destination)
 
         def poll_event(self):
             early, self._early = getattr(self, "_early", None), None
@@ -191,8 +191,8 @@ def test_bytes_that_were_not_granted_are_found(monkeypatch):
         """Takes what it has not granted, as if the count of it had been lost."""
 
         def accept(self, message, destination):
-            super().accept(message, destination)
             self._message = message
+            return super().accept(message, destination)
 
         def receive_packet(self, handle, packet, now):
             super().receive_packet(handle, packet, now)

@@ -107,7 +107,8 @@ class Side:
     def accept(self, message: IncomingMessage) -> bytearray:
         buffer = self.buffers[message.id] = bytearray(message.size)
         self.accepted.append(message)
-        self.link.accept(message, memoryview(buffer))
+        if self.link.accept(message, memoryview(buffer)):
+            self._placed(message)
         return buffer
 
     def consume(self) -> None:
@@ -129,8 +130,7 @@ class Side:
                 case MessageArrived(message):
                     self._arrived(message)
                 case MessagePlaced(message):
-                    payload = bytes(self.buffers.pop(message.id))
-                    self.received.append((message.context, message.tag, payload))
+                    self._placed(message)
                 case MessageWithdrawn(message):
                     self.withdrawn.append(message)
                     self.buffers.pop(message.id, None)
@@ -148,6 +148,10 @@ class Side:
                     self.ended.append(link)
                     if link is self.chosen:
                         self.failed = event
+
+    def _placed(self, message: IncomingMessage) -> None:
+        payload = bytes(self.buffers.pop(message.id))
+        self.received.append((message.context, message.tag, payload))
 
     def _arrived(self, message: IncomingMessage) -> None:
         self.order.append(message.id)

@@ -93,9 +93,8 @@ class Account:
         """A message was withdrawn or declined: what it was granted will not come."""
         if message.granted < message.size and message in self.waiting:
             self.waiting.remove(message)
-        if message.filled is not None:
-            self.outstanding -= message.granted - message.filled.total
-            self.ahead = min(self.ahead, self.outstanding)
+        self.outstanding -= message.granted - message.placed
+        self.ahead = min(self.ahead, self.outstanding)
         self._pool.changed(self)
 
     def close(self) -> None:

@@ -13,9 +13,12 @@ from typing import Final
 from ..crypto.replay import WINDOW
 from ..errors import PeerLostError
 from ..wire.frames import (
+    ANNOUNCE_HEAD,
+    ANNOUNCE_OVERHEAD,
     EAGER,
     EAGER_HEAD,
     EAGER_OVERHEAD,
+    FOLLOW,
     MAX_DESCRIPTION,
     Announce,
     Eager,
@@ -66,13 +69,18 @@ class IncomingMessage:
         """The bytes of a small message, perhaps in memory shared with its packet; else `None`."""
         self.size = size
         self.destination: memoryview | None = None  # where bulk packets are opened into
-        self.filled: RangeSet | None = None  # bytes that are authenticated and in place
+        self.filled: RangeSet | None = None  # bytes that are authenticated and in place, if any
         self.granted = 0  # the sender was told that it may send the bytes below
         self.follows = False  # they come without, and are kept until the message is accepted
         self.accepted = False
         self.withdrawn = False
         self.owner: object = None
         self._cost = cost
+
+    @property
+    def placed(self) -> int:
+        """Bytes that are authenticated and in place, of a message that is not yet whole."""
+        return 0 if self.filled is None else self.filled.total
 
     def take_cost(self) -> int:
         """The credit this message holds, once; 0 ever after."""
@@ -146,6 +154,28 @@ class Inbox:
         payload = frames[body:end] if size <= COPIED else memoryview(frames)[body:end]
         description = frames[told:body]
         return IncomingMessage(number, context, tag, description, payload, size, cost), end
+
+    def announced(self, frames: bytes) -> tuple[IncomingMessage, int] | None:
+        """As `predicted`, for the announcement in front of a message's bytes.
+
+        Raises:
+            PeerLostError: the peer exceeded its credit.
+        """
+        if len(frames) < ANNOUNCE_OVERHEAD or frames[0] != FOLLOW or self._held:
+            return None
+        _, number, context, tag, described, size = ANNOUNCE_HEAD.unpack_from(frames)
+        end = ANNOUNCE_OVERHEAD + described
+        if number != self._next_id or end > len(frames) or described > MAX_DESCRIPTION:
+            return None
+        cost = MESSAGE_COST + size
+        self._charge(cost)
+        self._next_id = number + 1
+        self.messages_received += 1
+        description = frames[ANNOUNCE_OVERHEAD:end]
+        message = IncomingMessage(number, context, tag, description, None, size, cost)
+        message.follows, message.granted = True, size
+        self._open[number] = message
+        return message, end
 
     def on_eager(self, frame: Eager) -> list[IncomingMessage]:
         """Take a small message; return what is now in turn.
@@ -230,7 +260,6 @@ class Inbox:
             return True
         kept, message.destination = message.destination, destination
         if kept is None:
-            message.filled = RangeSet()
             return False
         destination[:] = kept
         if message.id in self._open:
@@ -269,26 +298,28 @@ class Inbox:
             raise Drop(EARLY if self._is_new(number) else DISCARDED)
         if message.destination is None and message.follows:
             message.destination = memoryview(bytearray(message.size))
-            message.filled = RangeSet()
-        if message.destination is None or message.filled is None:
+        destination, filled = message.destination, message.filled
+        if destination is None:
             raise Drop(DISCARDED)
         end = offset + size
         if end > message.granted:
             raise Drop(MALFORMED)
-        if message.filled.overlaps(offset, end):
+        if filled is not None and filled.overlaps(offset, end):
             raise Drop(OVERLAP)
-        return message, message.destination[offset:end]
+        return message, destination if size == message.size else destination[offset:end]
 
     def placed(self, message: IncomingMessage, offset: int, size: int) -> bool:
         """Record authenticated bytes; True once the message is whole."""
-        filled = message.filled
-        if filled is None:
-            return False
-        filled.add(offset, offset + size)
-        if len(filled) > MAX_GAPS:
-            raise PeerLostError(f"the peer sends a message in more than {MAX_GAPS} pieces at once")
-        if filled.total < message.size:
-            return False
+        if size < message.size:
+            filled = message.filled
+            if filled is None:
+                filled = message.filled = RangeSet()
+            filled.add(offset, offset + size)
+            if len(filled) > MAX_GAPS:
+                text = f"the peer sends a message in more than {MAX_GAPS} pieces at once"
+                raise PeerLostError(text)
+            if filled.total < message.size:
+                return False
         del self._open[message.id]
         if message.accepted:
             message.destination = None

@@ -220,11 +220,18 @@ class Link(Ending):
         """Take a packet that came over `handle`; hostile ones are dropped and counted."""
         message = self.receive(handle, packet, now)
         if message is not None:
-            self._events.append(events.MessageArrived(message))
+            self._tell_of(message)
+
+    def _tell_of(self, message: IncomingMessage) -> None:
+        placed = message.accepted
+        self._events.append(
+            events.MessagePlaced(message) if placed else events.MessageArrived(message)
+        )
 
     def receive(self, handle: object, packet: Buffer, now: float) -> IncomingMessage | None:
-        """The same, but where all of it is one small message in turn that is returned.
+        """The same, but where a packet says only this of one message, that one is returned.
 
+        Either it has come, in turn; or it had been accepted and all of it is in place.
         There is no event of it then, and events of earlier packets were taken before.
         """
         if self._rest is not None:
@@ -238,9 +245,9 @@ class Link(Ending):
                     handle, packet if type(packet) is bytes else memoryview(packet), now
                 )
             if first == FIRST_BULK:
-                self._receive_piece(handle, memoryview(packet), now)
+                return self._receive_piece(handle, memoryview(packet), now)
             elif first == FIRST_PAIR:
-                self._receive_pair(handle, memoryview(packet), now)
+                return self._receive_pair(handle, memoryview(packet), now)
             elif self._keys is None or self.state is State.CONFIRMING:
                 self._receive_handshake(handle, memoryview(packet), now)
             else:
@@ -302,32 +309,63 @@ class Link(Ending):
             if elicits:
                 self._sender.acknowledgements.owe(size, now)
 
-    def _receive_pair(self, handle: object, packet: memoryview, now: float) -> None:
+    def _receive_pair(
+        self, handle: object, packet: memoryview, now: float
+    ) -> IncomingMessage | None:
         """An announcement and its bytes: these wait until the owner has heard of the message."""
         try:
             announcement, piece = split_pair(packet)
         except MalformedError:
             raise Drop(MALFORMED) from None
         self._rest = handle, piece, now
-        self._receive_frames(handle, announcement, now)
+        payload = self._receiver.open_frames(announcement, now)
+        size = len(announcement)
+        self._came_over(handle, size, now)
+        found = self._receiver.inbox.announced(payload)
+        if found is None:
+            self._take_frames(memoryview(payload), handle, size, now, elicits=False)
+            return None
+        message, end = found
+        if end == len(payload):
+            self._sender.acknowledgements.owe(size, now)
+            return message
+        self._events.append(events.MessageArrived(message))
+        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=True)
+        return None
 
     def _receive_rest(self) -> None:
         rest, self._rest = self._rest, None
         if rest is not None:
             self.receive_packet(*rest)
 
-    def _receive_piece(self, handle: object, packet: memoryview, now: float) -> None:
+    def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
+        """Open an announced message's bytes into `destination`, which has its exact size.
+
+        Returns True where all of them were at hand; else an event tells when they are.
+        """
+        if self._mailbox.accept(message, destination):
+            return True
+        if self._rest is None or not message.follows:
+            return False
+        rest, self._rest = self._rest, None
+        placed = self.receive(*rest)
+        if placed is not None and placed is not message:
+            self._tell_of(placed)
+        return placed is message
+
+    def _receive_piece(
+        self, handle: object, packet: memoryview, now: float
+    ) -> IncomingMessage | None:
         message = self._receiver.open_piece(packet, now)
         path = self._came_over(handle, len(packet), now)
         in_memory = path is not None and path.slots is not None
         if in_memory:
             self._sender.acknowledgements.owe_slot()
         if message is None:
-            return
+            return None
         if not (in_memory and message.follows):  # there an answer may take it along
             self._sender.acknowledgements.now_due = True
-        if message.accepted:
-            self._events.append(events.MessagePlaced(message))
+        return message if message.accepted else None
 
     def _came_over(self, handle: object, size: int, now: float) -> PathState | None:
         """An authentic packet: this path leads from the peer, and the peer has our keys."""

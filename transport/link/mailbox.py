@@ -10,7 +10,6 @@ from .events import (
     Event,
     MessageArrived,
     MessageDeclined,
-    MessagePlaced,
     MessageSealed,
     MessageWithdrawn,
 )
@@ -39,12 +38,11 @@ class Mailbox:
         """Take back a message whose buffer is not free; False where it is too late."""
         return not self._closed and self._sender.outbox.withdraw(message)
 
-    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
-        """Open an announced message's bytes into `destination`, which has its exact size."""
+    def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
+        """Open an announced message's bytes into `destination`; True if all are there."""
         if self._closed:
-            return
-        if self._inbox.accept(message, destination):
-            self._events.append(MessagePlaced(message))
+            return False
+        whole = self._inbox.accept(message, destination)
         if message.follows:
             pass  # it waits for no grant
         elif message.destination is not None and self.account is not None:
@@ -53,6 +51,7 @@ class Mailbox:
             message.granted = message.size
             self.grant(message)
         self._give_credit()
+        return whole
 
     def grant(self, message: IncomingMessage) -> None:
         """Tell the sender how far it may go."""

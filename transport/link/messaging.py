@@ -76,10 +76,6 @@ class Messaging:
 
     # --- receiving -------------------------------------------------------------------
 
-    def accept(self, message: IncomingMessage, destination: memoryview) -> None:
-        """Open an announced message's bytes into `destination`, which has its exact size."""
-        self._mailbox.accept(message, destination)
-
     def release(self, message: IncomingMessage) -> bool:
         """A small message was consumed: its credit may be used again; True to tell the peer so."""
         return self._mailbox.release(message)

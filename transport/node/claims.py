@@ -56,7 +56,8 @@ class Claim:
             self._link, self._incoming = link, incoming
             self._memory = memoryview(bytearray(self.size))
             incoming.owner = self
-            link.accept(incoming, self._memory)
+            if link.accept(incoming, self._memory):
+                self.placed()
 
     def placed(self) -> None:
         """Every byte of a large message is there."""

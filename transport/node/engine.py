@@ -23,6 +23,7 @@ from ..link import (
     Link,
     MemoryFailed,
     MessageArrived,
+    MessagePlaced,
     PathBound,
     PeerShares,
     State,
@@ -243,7 +244,12 @@ class Engine:
                     self._take_events(link)
                     self._look_at_soon(link, now)
                 else:
-                    self._on_message(link, message)
+                    if message.accepted:
+                        self._on_event(link, MessagePlaced(message))
+                    else:
+                        self._on_message(link, message)
+                        if message.follows:
+                            self._take_events(link)  # of its bytes, if nobody waited for them
                     if link.acknowledgements.now_due or link not in self._stale:
                         self._look_at_soon(link, now)
                 if until is not None and until.done():

@@ -302,11 +302,14 @@ class Messages:
                 self.engine.touch(link)
             self._finish(link.peer, incoming.tag, spec.nbytes, receive)
             return True
-        receive.message = Message(link, incoming, spec)
-        incoming.owner = receive
-        link.accept(incoming, memory)
+        if link.accept(incoming, memory):
+            self.engine.touch(link)  # its acknowledgement may be due
+            self._finish(link.peer, incoming.tag, spec.nbytes, receive)
+            return True
         if link.wants_service:
             self.engine.touch(link)
+        receive.message = Message(link, incoming, spec)
+        incoming.owner = receive
         # Bytes may arrive from now on; only giving up altogether takes the buffer back.
         receive.work.on_cancel(_never)
         receive.work.on_give_up(partial(self._abandon, receive))
@@ -327,15 +330,19 @@ class Messages:
 
     # --- what links report -----------------------------------------------------------
 
+    def placed(self, link: Link, incoming: IncomingMessage) -> None:
+        """All bytes of an announced message are in place."""
+        receive = incoming.owner
+        if isinstance(receive, Receive) and receive.message is not None:
+            self._finish(link.peer, incoming.tag, incoming.size, receive)
+        elif isinstance(receive, Claim):
+            receive.placed()
+
     def on_event(self, link: Link, event: Event) -> None:
         """Take an event of `link`."""
         match event:
             case MessagePlaced(incoming):
-                receive = incoming.owner
-                if isinstance(receive, Receive) and receive.message is not None:
-                    self._finish(link.peer, incoming.tag, incoming.size, receive)
-                elif isinstance(receive, Claim):
-                    receive.placed()
+                self.placed(link, incoming)
             case MessageSealed(message):
                 _work_of(message).finish(None)
             case MessageDeclined(message):
@@ -354,7 +361,7 @@ class Messages:
             self._matcher.remove_unexpected(owner)
         elif isinstance(owner, Receive):
             owner.message = None
-            if incoming.filled is not None and incoming.filled.total:
+            if incoming.placed:
                 text = f"{owner.work.what}: {link.peer!r} withdrew the message while sending it"
                 owner.work.fail(PeerRefusedError(text))
             elif not owner.work.done() and not self._take_waiting(owner):

@@ -194,7 +194,8 @@ class LinkEnd:
             self.link.release(message)
             return
         self._incoming[message.id] = message, incoming
-        self.link.accept(message, ledger.scratch[: message.size])
+        if self.link.accept(message, ledger.scratch[: message.size]):
+            self._placed(time, message)
 
     def _placed(self, time: int, message: IncomingMessage) -> None:
         _, incoming = self._incoming.pop(message.id, (None, None))

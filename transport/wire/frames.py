@@ -39,7 +39,7 @@ FOLLOW: Final = 14
 _ACK = Struct("<BQB")
 _RANGE = Struct("<QQ")
 EAGER_HEAD: Final = Struct("<BQIQHI")  # type, message, context, tag, described, size
-_ANNOUNCE = Struct("<BQIQHQ")
+ANNOUNCE_HEAD: Final = Struct("<BQIQHQ")  # type, message, context, tag, described, size
 _ID_AND_VALUE = Struct("<BQQ")
 _ID = Struct("<BQ")
 _JOIN = Struct("<BH16s")
@@ -48,7 +48,7 @@ _CLOSE = Struct("<BB")
 _SHARE = Struct("<BH")
 
 EAGER_OVERHEAD: Final = EAGER_HEAD.size
-ANNOUNCE_OVERHEAD: Final = _ANNOUNCE.size
+ANNOUNCE_OVERHEAD: Final = ANNOUNCE_HEAD.size
 MAX_ACK: Final = _ACK.size + MAX_ACK_RANGES * _RANGE.size
 
 
@@ -183,7 +183,7 @@ def encode_announce(
 ) -> bytes:
     """An ANNOUNCE frame for a message of `size` bytes; FOLLOW where they are not waited for."""
     kind = FOLLOW if follows else ANNOUNCE
-    return _ANNOUNCE.pack(kind, message, context, tag, len(description), size) + description
+    return ANNOUNCE_HEAD.pack(kind, message, context, tag, len(description), size) + description
 
 
 def encode_grant(message: int, limit: int) -> bytes:
@@ -291,8 +291,8 @@ def _decode_ack(payload: memoryview, offset: int) -> tuple[Ack, int]:
 
 def _decode_other(kind: int, payload: memoryview, offset: int) -> tuple[Frame, int]:
     if kind in (ANNOUNCE, FOLLOW):
-        _, message, context, tag, described, size = _ANNOUNCE.unpack_from(payload, offset)
-        offset += _ANNOUNCE.size
+        _, message, context, tag, described, size = ANNOUNCE_HEAD.unpack_from(payload, offset)
+        offset += ANNOUNCE_HEAD.size
         body = offset + described
         if described > MAX_DESCRIPTION or body > len(payload):
             raise MalformedError("ANNOUNCE frame exceeds its packet")
