@@ -231,10 +231,22 @@ class Sender:
         return bool(
             self.settled
             or self._raw
-            or self.outbox.drafts
+            or (self.outbox.drafts and not self._waits_for_company)
             or self.outbox.sealing
             or self.flight.lost
             or self.acknowledgements.now_due
+        )
+
+    @property
+    def _waits_for_company(self) -> bool:
+        """The only draft is small, and so much is in flight that it may grow meanwhile."""
+        drafts = self.outbox.drafts
+        draft = drafts[0]
+        return (
+            len(draft.frames) < COALESCE_BYTES
+            and not draft.urgent
+            and len(self.flight) >= COALESCE_PACKETS
+            and len(drafts) == 1
         )
 
     def express(
@@ -391,14 +403,9 @@ class Sender:
     def _seal_draft(self, keys: Keys, now: float) -> Transmit | None:
         drafts = self.outbox.drafts
         draft = drafts[0]
-        frames_size = len(draft.frames)
-        if (
-            frames_size < COALESCE_BYTES
-            and not draft.urgent
-            and len(self.flight) >= COALESCE_PACKETS
-            and len(drafts) == 1
-        ):
+        if self._waits_for_company:
             return None
+        frames_size = len(draft.frames)
         path = self._way_for(keys, frames_size + FRAMES_OVERHEAD, now)
         if path is None or not self._fits(path, frames_size + FRAMES_OVERHEAD):
             return None

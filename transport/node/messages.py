@@ -114,7 +114,8 @@ class Messages:
         if self.engine.express(link, data, description, context, tag):
             return None
         message = link.send(data, description, context=context, tag=tag)
-        self.engine.touch(link)
+        if link.wants_service:  # else it waits for company, which is what keeps it cheap
+            self.engine.touch(link)
         return message
 
     def follow(
