@@ -31,11 +31,11 @@ from ..link import (
 )
 from ..link.drops import MALFORMED, VERSION
 from ..link.inbox import IncomingMessage
-from ..path.base import Buffer, Endpoint, Path, PathFilter
+from ..path.base import Buffer, Path, PathFilter
 from ..path.shared_memory import Channel
-from ..path.zeromq import Dialer, ZeroMQ
 from ..wire.codec import MalformedError
 from ..wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR, Kind, VersionError, classify
+from .connections import Connections
 from .directory import Directory
 from .driver import Driver, Waitable
 from .neighbour import Neighbours
@@ -50,8 +50,8 @@ _OF_LINKS: Final = (FIRST_FRAMES, FIRST_BULK, FIRST_PAIR)
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
 
 
-class Engine:
-    """Owns endpoints, paths, links and timers of one node.
+class Engine(Connections):
+    """Moves packets and events of one node, and keeps its links' time.
 
     `on_message(link, message)` is called under the lock for each message that arrives
     or is announced, `on_event(link, event)` for whatever else the engine does not handle
@@ -68,24 +68,17 @@ class Engine:
         on_message: Callable[[Link, IncomingMessage], None],
         path_filter: PathFilter | None = None,
     ) -> None:
-        self._config = config
+        super().__init__(config, packet_limit, path_filter)
         self._directory = directory
         self._granted = directory.credit.stirred  # links that were granted something
         directory.on_retire(self._retire)
         self._on_event = on_event
         self._on_message = on_message
-        self._path_filter = path_filter
-        self._zeromq = ZeroMQ(config, packet_limit)
-        self._endpoints: dict[int, Endpoint] = {}  # by descriptor
-        self._monitored: dict[int, Endpoint] = {}  # by monitor's descriptor
-        self._stirred: dict[Endpoint, bool] = {}  # may have packets; True where signalled
-        self._active: dict[Link, None] = {}  # have packets to send or events to take
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_serial = 0
         self._due: dict[Link, float] = {}  # when each link wants its time-out handled
         self._stale: dict[Link, None] = {}  # links whose entry there is out of date
         self._look_at = 0.0  # no link's time comes before this
-        self._paths: dict[Link, list[Path]] = {}
         self._stepping = False
         self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
@@ -94,69 +87,12 @@ class Engine:
         self.neighbours = Neighbours(self, config, allowed=allowed)
         self.driver = Driver(name, self._step, self._next_timeout, self.neighbours)
 
-    # --- endpoints and paths ---------------------------------------------------------
-
-    def listen(self, address: str) -> str:
-        """Bind; return the address with its port filled in."""
-        listener = self._zeromq.listen(address)
-        path_filter = self._path_filter
-        if path_filter is not None:
-            listener.path_filter = lambda path: path_filter(path, self.call_later)
-        self._watch(listener)
-        return listener.address
-
-    def _watch(self, endpoint: Endpoint) -> None:
-        self._endpoints[endpoint.descriptor] = endpoint
-        self.driver.watch(endpoint.descriptor)
-        if endpoint.monitor_descriptor is not None:
-            self._monitored[endpoint.monitor_descriptor] = endpoint
-            self.driver.watch(endpoint.monitor_descriptor)
-        self._stirred[endpoint] = False
-
-    def _unwatch(self, endpoint: Endpoint) -> None:
-        if self._endpoints.pop(endpoint.descriptor, None) is not None:
-            self.driver.unwatch(endpoint.descriptor)
-            if endpoint.monitor_descriptor is not None:
-                del self._monitored[endpoint.monitor_descriptor]
-                self.driver.unwatch(endpoint.monitor_descriptor)
-        self._stirred.pop(endpoint, None)
-        endpoint.close()
-
-    def dial(self, link: Link, address: str, now: float) -> None:
-        """Open one more path of ours for `link`."""
-        dialer = self._zeromq.dial(address)
-        path: Path = dialer
-        if self._path_filter is not None:
-            path = dialer.filtered = self._path_filter(dialer, self.call_later)
-        self._watch(dialer)
-        self._paths.setdefault(link, []).append(path)
-        link.add_path(path, address, now)
-        self.touch(link)
-        # The monitor's descriptor signals nothing before it was first found empty.
-        self._check_connectivity(dialer)
-
-    def join(self, link: Link, channel: Channel) -> None:
-        """Both sides of shared memory with a peer are mapped: its link may use it."""
-        self._watch(channel)
-        link.add_local_path(channel, channel.slots, channel.address, monotonic())
-        self.touch(link)
-
-    def part(self, link: Link, channel: Channel) -> None:
-        """No more packets through this memory; what was in flight there goes other ways."""
-        link.path_down(channel, channel.fault or "given up", monotonic())
-        self._unwatch(channel)
-        self.touch(link)
-
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
         """Run `action` under the lock after `delay` seconds."""
         self._timer_serial += 1
         due = monotonic() + delay
         heapq.heappush(self._timers, (due, self._timer_serial, action))
         self.driver.expect_by(due)
-
-    def touch(self, link: Link) -> None:
-        """`link` was given something to do."""
-        self._active[link] = None
 
     # --- the step ----------------------------------------------------------------------
 
@@ -368,17 +304,6 @@ class Engine:
             link.receive_packet(path, packet, now)
             self._active[link] = None
 
-    def _check_connectivity(self, endpoint: Endpoint) -> None:
-        now = monotonic()
-        for path, connected in endpoint.connectivity():
-            for link, paths in self._paths.items():
-                if path in paths and link.state is not State.CLOSED:
-                    if connected:
-                        link.path_up(path, now)
-                    else:
-                        link.path_down(path, "connection cut", now)
-                    self._active[link] = None
-
     def _touch_granted(self) -> None:
         """What arrived over one link may let another one grant: it has frames to send."""
         for link in self._granted:
@@ -442,27 +367,9 @@ class Engine:
             return
         self._on_event(link, event)
 
-    def _bind(self, link: Link, path: Path) -> None:
-        """A caller reaches us over `path`; of connections it has given up, nothing is kept."""
-        in_use = [state.handle for state in link.paths]
-        known = self._paths.get(link, [])
-        self._paths[link] = [path, *filter(in_use.__contains__, known)]
-        for each in known:
-            if each not in in_use:
-                each.close()
-
     def _retire(self, link: Link, error: TransportError) -> None:
         link.abort(error)
         self.touch(link)
-
-    def _release(self, link: Link) -> None:
-        """The link is closed and its last packets are sent: let go of its paths."""
-        self.neighbours.released(link)
-        for path in self._paths.pop(link, ()):
-            if isinstance(path.endpoint, Dialer):
-                self._unwatch(path.endpoint)
-            else:
-                path.close()
 
     def _run_due(self, now: float) -> None:
         timers = self._timers
