@@ -23,7 +23,7 @@ from transport.config import Config
 from transport.crypto.seal import KeyLimits
 from transport.identity import Identity, Trust
 from transport.identity.evidence import EvidenceExchange, NoEvidence
-from transport.link import Link, State
+from transport.link import Link, State, Transmit
 from transport.link.drops import Drop
 from transport.link.handshake import Terms, open_hello
 from transport.link.sender import packet_limit
@@ -150,6 +150,11 @@ class Pair:
         entry = (arrival, self._serial, to, wire or side.wires[path], bytes(packet))
         heapq.heappush(self._queue, entry)
 
+    def _send(self, side: Side, transmit: Transmit) -> None:
+        """What a node does with a packet: give it to the path that the link has chosen."""
+        if isinstance(transmit.handle, Wire):
+            self._carry(side.name, transmit.handle.path, bytes(transmit.data))
+
     def _carry(self, name: str, path: int, packet: bytes) -> None:
         receiver = self.other(name)
         assert len(packet) <= receiver.terms.packet_limit, "larger than the receiver takes"
@@ -206,8 +211,7 @@ class Pair:
                 side.take_events(link)
                 while (transmit := link.poll_transmit(self.now)) is not None:
                     self._still = 0
-                    if isinstance(transmit.handle, Wire):
-                        self._carry(side.name, transmit.handle.path, bytes(transmit.data))
+                    self._send(side, transmit)
                     side.take_events(link)
                 side.take_events(link)
 
@@ -216,8 +220,7 @@ class Pair:
         transmit = side.link.express(memoryview(payload), b"", 0, tag, self.now)
         if transmit is None:
             return False
-        assert isinstance(transmit.handle, Wire)
-        self._carry(side.name, transmit.handle.path, bytes(transmit.data))
+        self._send(side, transmit)
         return True
 
     def _due(self) -> float:

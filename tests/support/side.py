@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from transport.config import Config
 from transport.link import (
@@ -10,6 +11,7 @@ from transport.link import (
     Failed,
     Link,
     LinkStats,
+    MemoryFailed,
     MessageArrived,
     MessageDeclined,
     MessagePlaced,
@@ -57,6 +59,9 @@ class Side:
         self.sealed: list[OutgoingMessage] = []
         self.declined: list[OutgoingMessage] = []
         self.bound: list[int] = []
+        self.memory_failures: list[str] = []  # causes
+        self.end_memory: Callable[[str], None] = self.memory_failures.append
+        """What the owner does when the link wants its path through memory ended, and why."""
         self.warnings: list[str] = []
         self.established = 0
         self.failed: Failed | None = None  # how the chosen link ended
@@ -140,6 +145,8 @@ class Side:
                     self.declined.append(sent)
                 case PathBound(index=index):
                     self.bound.append(index)
+                case MemoryFailed(cause=cause):
+                    self.end_memory(cause)
                 case Warned(text=text):
                     self.warnings.append(text)
                 case Failed():

@@ -242,8 +242,14 @@ class Flight:
         )
 
     def _settle_local(self, packet: Packet, path: PathState, now: float) -> None:
-        """A packet that went through shared memory: its round trip is for people to read."""
+        """A packet that went through shared memory: its round trip is for people to read.
+
+        But that it arrived shows that the peer lives: what is overdue on the network, and
+        was sent before it, is lost.
+        """
         self._forget(packet)
+        if packet.sent_at > self.latest_sent:
+            self.latest_sent = packet.sent_at
         del path.in_flight[packet.number]
         if packet.slot is None:
             path.in_flight_bytes -= packet.size

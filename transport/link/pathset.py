@@ -60,8 +60,10 @@ class PathSet:
         return min((path.rtt_min for path in self.all if path.rtt_min is not None), default=None)
 
     def through_memory(self, handle: object) -> bool:
-        """Whether the path through shared memory leads over `handle`."""
-        return self.local is not None and self.local.handle is handle
+        """Whether the path through shared memory leads over `handle`, joined or yet to be."""
+        if self.local is not None:
+            return self.local.handle is handle
+        return self._offered is not None and self._offered[0] is handle
 
     def add(
         self, handle: object, address: str, now: float, slots: SlotBank | None = None
@@ -126,6 +128,8 @@ class PathSet:
 
     def down(self, handle: object, reason: str, flight: Flight) -> None:
         """The connection below a path is gone: repeat elsewhere what was on it."""
+        if self._offered is not None and self._offered[0] is handle:
+            self._offered = None
         path = self._by_handle.get(handle)
         if path is not None and path.up:
             if path is self.local:
@@ -137,9 +141,12 @@ class PathSet:
             flight.abandon(path)
 
     def restore(self, handle: object) -> PathState | None:
-        """The connection below a path stands again; return the path if it was down."""
+        """The connection below a path stands again; return the path if it was down.
+
+        Memory does not: it is gone for good, and nothing sent there would ever be missed.
+        """
         path = self._by_handle.get(handle)
-        if path is None or path.up:
+        if path is None or path.up or path.slots is not None:
             return None
         path.up = True
         return path
