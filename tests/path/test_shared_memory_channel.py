@@ -410,3 +410,19 @@ def test_closing_leaves_no_descriptor_and_no_mapping() -> None:
         assert len(list(there.receive(1, signalled=False))) == 1
         assert held() > before
     assert held() == before
+
+
+def test_a_closed_channel_does_not_look_at_descriptors_that_are_others_now() -> None:
+    """It may be closed by a packet of another endpoint that was signalled together with it."""
+    with channels() as (here, there):
+        there.send(b"x", stable=False)
+        rung = here.descriptor
+        here.close()
+        reader, writer = os.pipe()
+        os.write(writer, b"of somebody else")
+        os.dup2(reader, rung)
+        assert list(here.receive(10, signalled=True)) == []
+        assert list(here.connectivity()) == []
+        assert os.read(rung, 100) == b"of somebody else"
+        for each in {reader, writer, rung}:
+            os.close(each)

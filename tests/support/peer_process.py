@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +74,18 @@ class Peer:
     def paths(self, peer: str) -> Any:
         """What the link says of each path."""
         return [dataclasses.asdict(path) for path in self.node.link(peer).stats().paths]
+
+    def drops(self) -> Any:
+        """What the node itself has dropped, by cause."""
+        return dict(self.node.stats().drops)
+
+    def fork(self) -> int:
+        """Start a child that has a copy of all that the node has open; it waits to be killed."""
+        child = os.fork()
+        if child == 0:
+            os.closerange(0, 3)  # but not of these, or the test would wait for it
+            signal.pause()
+        return child
 
     def flush(self, timeout: float = 60.0) -> None:
         self.node.flush(timeout=timeout)

@@ -56,6 +56,12 @@ def held(pid: int | str = "self") -> Counter[str]:
     return kinds
 
 
+def memory_held(pid: int | str = "self") -> tuple[int, int]:
+    """Of these, the segments that it has open, and that it has mapped."""
+    kinds = held(pid)
+    return kinds[MEMFD], kinds["mapped"]
+
+
 Send = Callable[[Buffer], bool]
 
 

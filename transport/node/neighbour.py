@@ -153,12 +153,17 @@ class Neighbours:
     # --- how it ends -----------------------------------------------------------------------
 
     def failed(self, channel: Channel, reason: str | None = None) -> None:
-        """A channel carries nothing any more; its link goes on without."""
+        """A channel carries nothing any more; its link goes on without.
+
+        The peer hears of it by its bell, unless it has not let go of its own end yet, or a
+        process that was forked here keeps the other one. So it is told as well.
+        """
         link = self._attached.get(channel)
         if link is not None:
             channel.give_up(reason or "given up")
             log.info("shared memory with %s ended: %s", link.peer, channel.fault)
             self.ended(link)
+            link.share(_REFUSED)
 
     def released(self, link: Link) -> None:
         """The link has ended, and with it whatever there was."""

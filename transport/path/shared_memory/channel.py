@@ -172,8 +172,9 @@ class Channel:
         seen it acknowledged, so it must not be kept any longer than that.
         """
         # Asked before the ring is read: what a peer put there before it died is still good.
+        signalled = signalled and self.fault is None  # else the bell may be let go of already
         gone = signalled and not self._bell.quiet()
-        if signalled and self.fault is None and self._leaves:
+        if signalled and self._leaves:
             if self._bell.rung_from == cores.current() & 255:
                 cores.cores.leave()
             self._bell.rung_from = -1

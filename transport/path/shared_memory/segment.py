@@ -126,8 +126,9 @@ class Host:
             UnavailableError: /proc does not tell.
         """
         try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                boot = bytes.fromhex(file.read().strip().replace("-", ""))
+            # Not as text: a process that has given up its privileges may find no codec.
+            with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+                boot = bytes.fromhex(file.read().decode().strip().replace("-", ""))
             namespace = os.stat("/proc/self/ns/pid").st_ino
         except (OSError, ValueError) as error:
             raise UnavailableError(f"/proc does not say which host this is: {error}") from None
