@@ -1,7 +1,8 @@
 """Whatever happens to memory and network, and when: each message arrives once, and nothing stays.
 
 Hypothesis draws what happens: messages of every kind, memory agreed on at any time, a
-process that does not run, packets that do not open, ends of the memory, cuts of the network.
+process that does not run, packets that do not open, ends of the memory, cuts of the network,
+fresh keys.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from support.memory_pair import MemoryPair
 from support.side import Side
 from transport.config import KIB, Config
+from transport.crypto.seal import KeyLimits
 from transport.link import State
 from transport.path.base import Buffer
 
@@ -31,6 +33,7 @@ SMALL = Config(
 )
 SIZES = (0, 100, KIB, KIB + 1, PIECE, PIECE + 1, 9 * PIECE)
 SIDES = ("client", "server")
+LIMITS = KeyLimits(soft_packets=24, hard_packets=400)  # so that keys change all the time
 MOMENTS = (15e-6, 25e-6, 50e-6, 0.2e-3, 1e-3, 2.1e-3, 0.05, 0.25)
 """How long time may pass; all of a schedule is less than the peer's patience."""
 
@@ -40,7 +43,9 @@ EVENTS = st.one_of(
     st.tuples(st.just("express"), sides, st.sampled_from(SIZES[1:5])),
     st.tuples(st.just("pass"), st.just(""), st.integers(0, 5)),
     st.tuples(st.just("pass"), st.just(""), st.integers(0, len(MOMENTS) - 1)),
-    st.tuples(st.sampled_from(["freeze", "thaw", "fail", "harm", "up"]), sides, st.just(0)),
+    st.tuples(
+        st.sampled_from(["freeze", "thaw", "fail", "harm", "up", "renew"]), sides, st.just(0)
+    ),
     st.tuples(st.sampled_from(["cut", "restore"]), st.just(""), st.integers(0, PATHS - 1)),
     st.tuples(st.just("agree"), st.just(""), st.just(0)),
 )
@@ -50,7 +55,7 @@ class Run:
     """A pair, what was done to it, and what must be true in the end."""
 
     def __init__(self, agreed: int) -> None:
-        self.pair = MemoryPair(paths=PATHS, config=SMALL, join=False)
+        self.pair = MemoryPair(paths=PATHS, config=SMALL, join=False, limits=LIMITS)
         self.agreed = 0
         for _ in range(agreed):
             self.agree()
@@ -114,6 +119,8 @@ class Run:
             self.side(name).link.path_up(pair.ends[name], pair.now)
         elif what == "harm":
             self.harm(name)
+        elif what == "renew":
+            self.side(name).link.renew(pair.now)
         else:
             {"freeze": pair.freeze, "thaw": pair.thaw, "fail": pair.fail}[what](name)
 

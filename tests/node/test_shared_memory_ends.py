@@ -16,6 +16,8 @@ from support.remote import Remote
 from support.shared_memory import memory_held, memory_path, uses_memory, wait_for_memory
 from support.surroundings import that_dies
 from transport import Config, Node, PeerLostError
+from transport.link import Link
+from transport.node.neighbour import Neighbours
 from transport.path.shared_memory import Channel
 
 MIB = 1024 * 1024
@@ -67,6 +69,37 @@ def test_a_forked_child_does_not_hide_that_its_parent_has_let_go(
 def _down(one: Node, other: Node) -> bool:
     path = memory_path(one, other.name)
     return path is not None and path.state == "down"
+
+
+@pytest.mark.parametrize("body", [b"", b"h" * 33, b"c", b"?"], ids=["no", "host", "claim", "?"])
+def test_a_peer_that_goes_on_about_memory_is_answered_once(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers to what it never acknowledges would pile up here."""
+    heard: list[str] = []
+    hear = Neighbours.heard
+
+    def insist(_: Neighbours, link: Link) -> None:
+        if link.initiator:
+            for _ in range(1000):
+                link.share(body)
+
+    def noted(self: Neighbours, link: Link, said: bytes) -> None:
+        heard.append(link.peer)
+        hear(self, link, said)
+
+    monkeypatch.setattr(Neighbours, "established", insist)
+    monkeypatch.setattr(Neighbours, "heard", noted)
+    with linked() as (a, b):
+        until(lambda: heard.count("a") == 1000)
+        a.flush(timeout=PATIENCE)
+        b.flush(timeout=PATIENCE)
+        work = b.isend(payload(1, 3 * MIB), to="a")
+        assert digest(a.recv(source="b", timeout=PATIENCE)) == digest(payload(1, 3 * MIB))
+        work.wait(PATIENCE)
+        assert heard.count("b") <= 1
+        assert b.stats().drops.get("shared_memory", 0) <= 1
+        assert memory_path(b, "a") is None
 
 
 # --- a process dies ---------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Neighbours:
         self._attached: dict[Channel, Link] = {}
         self._lying = False  # some channel may have been told that nobody looks
         self._tried: set[Link] = set()  # links that have made a segment: one each, whatever comes
+        self._over: set[Link] = set()  # links without memory from now on: they are answered no more
         self.peek: Callable[[], bool] | None = None
         """Whether a packet waits in any channel; None where there is no channel."""
         self.drops: Counter[str] = Counter()
@@ -104,6 +105,8 @@ class Neighbours:
 
     def heard(self, link: Link, body: bytes) -> None:
         """Take what the peer says; whatever it is, at worst there is no channel."""
+        if link in self._over:
+            return  # else a peer could have answers pile up
         kind, content = body[:1], body[1:]
         try:
             if kind == _HOST and not link.initiator:
@@ -111,18 +114,23 @@ class Neighbours:
             elif kind == _CLAIM:
                 self._attach(link, content)
             else:
+                self._over.add(link)
                 self.ended(link)
         except (UnavailableError, MalformedError) as error:
             self._note(link, error)
             self.ended(link)
-            link.share(_REFUSED)
+            self._refuse(link)
+
+    def _refuse(self, link: Link) -> None:
+        self._over.add(link)
+        link.share(_REFUSED)
 
     def _answer(self, link: Link, host: bytes) -> None:
         """The caller may be a neighbour: if so, make a segment and say where it is."""
         if self._allowed and Host.here().digest == host:
             link.share(_CLAIM + self._open(link).claim)
         else:
-            link.share(_REFUSED)  # which is nothing to count: most peers are elsewhere
+            self._refuse(link)  # which is nothing to count: most peers are elsewhere
 
     def _attach(self, link: Link, claim: bytes) -> None:
         """The peer has made a segment: map it. The caller makes its own now, and says so."""
@@ -163,12 +171,13 @@ class Neighbours:
             channel.give_up(reason or "given up")
             log.info("shared memory with %s ended: %s", link.peer, channel.fault)
             self.ended(link)
-            link.share(_REFUSED)
+            self._refuse(link)
 
     def released(self, link: Link) -> None:
         """The link has ended, and with it whatever there was."""
         self.ended(link)
         self._tried.discard(link)
+        self._over.discard(link)
 
     def ended(self, link: Link) -> None:
         """The channel has ended, or there will be none: let go of the memory."""
