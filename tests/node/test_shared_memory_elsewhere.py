@@ -23,6 +23,7 @@ from support.surroundings import (
     as_user,
     container,
     innermost,
+    refusing,
     root_only,
     skip_unless_it_works,
 )
@@ -99,10 +100,16 @@ def test_a_process_elsewhere_is_served_by_tcp(where: str) -> None:
     served_by_tcp(command, refusals)
 
 
-def test_a_full_dev_shm_does_not_matter() -> None:
-    """The memory is no file of it."""
-    skip_unless_it_works(FULL_DEV_SHM)
-    with node("here") as here, remote("there", FULL_DEV_SHM) as there:
+IRRELEVANT = {
+    "a full /dev/shm": FULL_DEV_SHM,
+    "no say in where it runs, nor splice": refusing("splice", "sched_setaffinity"),
+}
+
+
+@pytest.mark.parametrize("what", IRRELEVANT)
+def test_memory_is_shared_all_the_same(what: str) -> None:
+    skip_unless_it_works(IRRELEVANT[what])
+    with node("here") as here, remote("there", IRRELEVANT[what]) as there:
         here.connect(there.addresses, peer="there", timeout=PATIENCE)
         until(lambda: (path := memory_path(here, "there")) and path.state == "usable")
         until(lambda: shares(there, "here"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
 import threading
 from time import monotonic
 
@@ -12,6 +14,7 @@ import pytest
 from support.memory_channels import with_peer
 from support.nodes import PATIENCE
 from support.shared_memory_peer import HERE, sealer
+from support.surroundings import refusing, skip_unless_it_works
 from transport.path.cores import HELPED, LONGEST_PAUSE, PAUSE, Cores, cores, current
 from transport.path.shared_memory.doorbell import Bell, PeerBell
 
@@ -85,6 +88,30 @@ def test_who_may_run_on_one_core_only_stays_there() -> None:
     thread.start()
     thread.join()
     assert moved == [False]
+
+
+_MOVES = """
+from transport.path.cores import FORBIDDEN, Cores
+now = 0.0
+mover = Cores(lambda: now)
+print(mover.leave())
+now = FORBIDDEN / 2
+print(mover.leave(), mover.moves)
+"""
+
+
+def test_where_that_is_forbidden_nobody_moves() -> None:
+    """A sandbox may refuse the call; it was a hint, and is not even asked for again soon."""
+    command = refusing("sched_setaffinity")
+    skip_unless_it_works(command)
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _MOVES],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout.split() == ["False", "False", "0"], done.stderr
 
 
 def test_the_bell_tells_from_which_core_it_was_rung() -> None:

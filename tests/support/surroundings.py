@@ -20,19 +20,30 @@ NOBODY, SOMEBODY = 65534, 65533
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 """Processes of its own, and a /proc that shows no others."""
 
-_WITHOUT_MEMFD = """
+_REFUSING = """
 import ctypes, os, struct, sys
-# Load the call's number; memfd_create gives EPERM, everything else is allowed.
-number = {"x86_64": 319, "aarch64": 279}[os.uname().machine]
-program = b"".join(struct.pack("HBBI", *each) for each in (
-    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)))
-code = ctypes.create_string_buffer(program)
-header = struct.pack("HxxxxxxP", 4, ctypes.addressof(code))
+NUMBERS = {
+    "x86_64": {"memfd_create": 319, "splice": 275, "sched_setaffinity": 203},
+    "aarch64": {"memfd_create": 279, "splice": 76, "sched_setaffinity": 122},
+}[os.uname().machine]
+LOAD, EQUALS, RETURN, EPERM, ALLOW = 0x20, 0x15, 0x06, 0x00050001, 0x7FFF0000
+steps = [(LOAD, 0, 0, 0)]
+for call in sys.argv[1].split():
+    steps += [(EQUALS, 0, 1, NUMBERS[call]), (RETURN, 0, 0, EPERM)]
+steps.append((RETURN, 0, 0, ALLOW))
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+program = ctypes.c_char_p(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(header), 0, 0):
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
     sys.exit(os.strerror(ctypes.get_errno()))
-os.execvp(sys.argv[1], sys.argv[1:])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
+
+
+def refusing(*calls: str) -> Sequence[str]:
+    """A process whose seccomp filter refuses it some calls of the system."""
+    return (sys.executable, "-c", _REFUSING, " ".join(calls))
+
 
 # And how many of two attempts, one in each role, come to nothing there; the others are
 # never begun, for the one who asks says itself that it is elsewhere.
@@ -44,7 +55,7 @@ ELSEWHERE: dict[str, tuple[Sequence[str], int]] = {
         2,
     ),
     "a user namespace of its own": (("unshare", "--user", "--map-current-user"), 2),
-    "a seccomp filter": ((sys.executable, "-c", _WITHOUT_MEMFD), 2),
+    "a seccomp filter": (refusing("memfd_create"), 2),
     "a limit of file sizes": (("sh", "-c", 'ulimit -f 1000 && exec "$@"', "sh"), 2),
 }
 

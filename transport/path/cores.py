@@ -17,6 +17,7 @@ from typing import Final
 
 PAUSE: Final = 0.004  # at least so long between two moves: each takes about 70 us
 LONGEST_PAUSE: Final = 0.064  # where there are more processes than cores, moving does not help
+FORBIDDEN: Final = 60.0  # seconds until it is tried again where it failed
 HELPED: Final = 8  # pauses without a reason to move: the last one did help
 
 
@@ -55,13 +56,17 @@ class Cores:
         again = now - self._next < HELPED * self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE) if again else PAUSE
         self._next = now + self._pause
-        here, allowed = current(), os.sched_getaffinity(0)
-        if here not in allowed or len(allowed) == 1:
-            return False
         try:
-            os.sched_setaffinity(0, allowed - {here})
-        finally:
-            os.sched_setaffinity(0, allowed)
+            here, allowed = current(), os.sched_getaffinity(0)
+            if here not in allowed or len(allowed) == 1:
+                return False
+            try:
+                os.sched_setaffinity(0, allowed - {here})
+            finally:
+                os.sched_setaffinity(0, allowed)
+        except OSError:  # a sandbox forbids it, or the cores allowed have just changed
+            self._next = now + FORBIDDEN
+            return False
         self.moves += 1
         return True
 
