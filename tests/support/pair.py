@@ -221,6 +221,7 @@ class Pair:
         if transmit is None:
             return False
         self._send(side, transmit)
+        side.link.expressed(self.now)
         return True
 
     def _due(self) -> float:

@@ -43,8 +43,8 @@ from .events import (
     PeerShares,
     Warned,
 )
+from .express import Transmit
 from .link import Link
-from .sender import Transmit
 from .state import State
 from .stats import LinkStats, PathStats
 

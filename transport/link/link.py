@@ -30,6 +30,7 @@ from .congestion import CongestionController
 from .credit import CreditPool
 from .drops import AUTHENTICATION, LIMIT, MALFORMED, REPLAY, STATE, Drop, Drops
 from .ending import Ending
+from .express import Buffer, Transmit
 from .handshake import Agreement, Hello, RefusedError, Terms
 from .inbox import Inbox, IncomingMessage
 from .introduction import Introduction
@@ -39,7 +40,7 @@ from .paths import PathState, SlotBank
 from .pathset import PathSet
 from .receiver import Receiver
 from .scheduler import Scheduler, Spray
-from .sender import Buffer, Sender, Transmit
+from .sender import Sender
 from .snapshot import snapshot
 from .state import Input, State, next_state
 from .stats import LinkStats

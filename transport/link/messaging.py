@@ -7,11 +7,12 @@ from collections import deque
 from ..errors import ClosedError
 from ..wire import frames
 from .events import Event
+from .express import Transmit
 from .inbox import IncomingMessage
 from .keys import Keys
 from .mailbox import Mailbox
 from .outbox import OutgoingMessage
-from .sender import Sender, Transmit
+from .sender import Sender
 from .state import State
 
 
@@ -49,11 +50,16 @@ class Messaging:
 
         It can where nothing else waits to leave: then there is no need to ask what is
         first. So no event, draft or queue is between such a message and its packet.
+        Whoever takes it sends it and calls `expressed`, whether or not it could be sent.
         """
         keys = self._keys
         if keys is None or self.state is not State.OPEN:
             return None
         return self._sender.express(keys, data, description, context, tag, now)
+
+    def expressed(self, now: float) -> None:
+        """The packet that `express` returned has been sent: it is in flight."""
+        self._sender.expressed(now)
 
     def withdraw(self, message: OutgoingMessage) -> bool:
         """Take back a message whose buffer is not free; False where it is too late."""

@@ -11,51 +11,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..config import Config
 from ..wire import frames
-from ..wire.frames import EAGER, EAGER_HEAD
-from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD, PAIR_HEADER, pack_pair
+from ..wire.packet import BULK_OVERHEAD, FRAMES_OVERHEAD
 from .acknowledgement import Acknowledgements
 from .congestion import CongestionController
+from .express import COALESCE_PACKETS, COPY_BELOW, PAIR_FRONT, Buffer, Express, Transmit
 from .flight import Flight, Packet
 from .handshake import Agreement
 from .keys import Keys
 from .outbox import Outbox, OutgoingMessage
-from .paths import PathState, SlotBank
+from .paths import PathState
 from .pathset import PathSet
 from .pool import SlotPool
 from .recovery import Recovery
 from .scheduler import Scheduler
 
-COALESCE_PACKETS: Final = 32  # with this many packets in flight, small drafts wait for company
-COALESCE_BYTES: Final = 8 * 1024  # unless they have grown to this
-COPY_BELOW: Final = 256 * 1024  # a smaller packet is cheaper to copy than to track
+COALESCE_BYTES: Final = 8 * 1024  # a draft that waits for company leaves once it has grown to this
 DATA_SPAN: Final = 4096  # numbers between the oldest packet in flight and the newest
 ACK_SPAN: Final = 8000  # the same for bare acknowledgements; less than the replay window
-EXPRESS_OVERHEAD: Final = frames.EAGER_OVERHEAD + FRAMES_OVERHEAD
 EAGER_RESERVE: Final = frames.EAGER_OVERHEAD + frames.MAX_DESCRIPTION
-PAIR_ACK: Final = 256  # bytes of an acknowledgement beside an announcement
-PAIR_FRONT: Final = (
-    PAIR_HEADER.size
-    + FRAMES_OVERHEAD
-    + frames.ANNOUNCE_OVERHEAD
-    + frames.MAX_DESCRIPTION
-    + PAIR_ACK
-)
 ACK_RESERVE: Final = frames.MAX_ACK  # a packet has room for an acknowledgement at its end
-
-Buffer = bytes | bytearray | memoryview
-
-
-class Transmit(NamedTuple):
-    """Bytes to send over the transport's path `handle`."""
-
-    handle: object
-    data: Buffer
-    stable: bool
-    """The memory is not written again before the packet is acknowledged: no copy is needed."""
 
 
 def frames_capacity(config: Config) -> int:
@@ -73,7 +51,7 @@ def slot_size(config: Config) -> int:
     return PAIR_FRONT + config.packet_payload + BULK_OVERHEAD
 
 
-class Sender:
+class Sender(Express):
     """Everything a link has to send, and the packets of it that are in flight."""
 
     __slots__ = (
@@ -101,6 +79,7 @@ class Sender:
         controller: CongestionController,
         scheduler: Scheduler,
     ) -> None:
+        super().__init__()
         self._pathset = pathset
         self._controller = controller
         self._scheduler = scheduler
@@ -248,107 +227,6 @@ class Sender:
             and len(self.flight) >= COALESCE_PACKETS
             and len(drafts) == 1
         )
-
-    def express(
-        self,
-        keys: Keys,
-        data: memoryview,
-        description: bytes,
-        context: int,
-        tag: int,
-        now: float,
-    ) -> Transmit | None:
-        """Seal a message of one packet at once; None, and nothing done, where it must queue.
-
-        Long before the hard limit of a key it asks for a fresh one, and all queue.
-        """
-        outbox, flight = self.outbox, self.flight
-        if self._raw or outbox.drafts or outbox.sealing or flight.lost or keys.sealer.wants_rekey:
-            return None  # what came first goes first
-        length = len(data)
-        if length > outbox.eager_limit:
-            return self._express_pair(keys, data, description, context, tag, now)
-        if len(flight) >= COALESCE_PACKETS:
-            return None  # it waits for company
-        size = EXPRESS_OVERHEAD + len(description) + length
-        path = self._pathset.local
-        if path is None or not path.joined or path.slots is None:
-            path = self._way_for(keys, size, now)
-            if path is None:
-                return None
-        elif path.in_flight_bytes + size > path.slots.window or not self.within_span(keys):
-            return None
-        number = outbox.post_now(length, description, context, tag)
-        if number < 0:
-            return None
-        head = EAGER_HEAD.pack(EAGER, number, context, tag, len(description), length)
-        if self.acknowledgements.now_due:
-            content = b"".join((head, description, data, self.ack_frame(keys)))
-        else:
-            content = b"".join((head, description, data))
-        spent, sealed = keys.sealer.seal_frames(content)
-        self._sent(Packet(spent, sealed, messages=(number,), reliable=True), path, now)
-        return Transmit(path.handle, sealed, size >= COPY_BELOW)
-
-    def _express_pair(
-        self,
-        keys: Keys,
-        data: memoryview,
-        description: bytes,
-        context: int,
-        tag: int,
-        now: float,
-    ) -> Transmit | None:
-        length = len(data)
-        if length > self.outbox.follow_limit:
-            return None
-        path = self._way_for(keys, length + BULK_OVERHEAD, now)
-        bank = None if path is None else path.slots or self._pool
-        slot = None if bank is None else bank.take()
-        if path is None or bank is None or slot is None:
-            return None
-        number = self.outbox.post_now(length, description, context, tag)
-        if number < 0:
-            bank.give_back(slot)
-            return None
-        announcement = frames.encode_announce(
-            number, context, tag, description, length, follows=True
-        )
-        return self._seal_pair(keys, number, announcement, data, path, bank, slot, now)
-
-    def _seal_pair(
-        self,
-        keys: Keys,
-        number: int,
-        announcement: bytes,
-        data: memoryview,
-        path: PathState,
-        bank: SlotBank | SlotPool,
-        slot: memoryview,
-        now: float,
-    ) -> Transmit:
-        """Seal what a message is, and behind it all its bytes.
-
-        Both are packets of their own, with numbers of their own; only this first time do
-        they travel as one.
-        """
-        if self.acknowledgements.now_due:
-            acknowledgement = self.ack_frame(keys)
-            if len(acknowledgement) <= PAIR_ACK:
-                announcement += acknowledgement
-            else:
-                self.acknowledgements.now_due = True  # it leaves by itself
-        spent, sealed = keys.sealer.seal_frames(announcement)
-        self._sent(Packet(spent, sealed, messages=(), reliable=True), path, now)
-        front = pack_pair(sealed)
-        start = len(front)
-        slot[:start] = front
-        spent, size = keys.sealer.seal_bulk_into(slot[start:], number, 0, data)
-        end = start + size
-        packet = Packet(spent, slot[start:end], messages=(number,), reliable=True)
-        packet.slot, packet.bank = slot, bank
-        self._sent(packet, path, now)
-        return Transmit(path.handle, slot[:end], end >= COPY_BELOW)
 
     def _sent(self, packet: Packet, path: PathState, now: float) -> None:
         self.flight.sent(packet, path, now)

@@ -225,7 +225,9 @@ class Engine(Connections):
             return False
         handle, packet, stable = transmit
         path = cast(Path, handle)
-        if not path.send(packet, stable=stable):
+        sent = path.send(packet, stable=stable)
+        link.expressed(now)
+        if not sent:
             self._path_failed(link, path, now)
         elif not isinstance(path, Channel):  # in memory nothing is ever late
             self._stirred.setdefault(path.endpoint, False)
