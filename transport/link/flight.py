@@ -132,6 +132,11 @@ class Flight:
     def __contains__(self, packet: Packet) -> bool:
         return packet.number in self._packets
 
+    @property
+    def oldest(self) -> Packet | None:
+        """The packet with the lowest number, if any."""
+        return next(iter(self._packets.values()), None)
+
     def floor(self, next_number: int) -> int:
         """The lowest number that may still be acknowledged; `next_number` where there is none."""
         for number in self._packets:

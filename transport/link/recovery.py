@@ -134,8 +134,11 @@ class Recovery:
     def on_acknowledged(self, settled: Sequence[Packet], now: float) -> None:
         """Packets arrived: whatever they have overtaken is lost."""
         for path in dict.fromkeys(packet.path for packet in settled):
-            if path is None or path.slots is not None:
-                continue  # nothing is late in shared memory
+            if path is None:
+                continue
+            if path.slots is not None:  # nothing is late in shared memory
+                self._give_up_oldest(now)
+                continue
             self._overdue.pop(path, None)
             if path.in_flight:
                 self._give_up_overtaken(path, now)
@@ -144,6 +147,12 @@ class Recovery:
         for path in list(self._overdue):
             if not path.in_flight or self._give_up_overdue(path, now):
                 self._overdue.pop(path, None)
+
+    def _give_up_oldest(self, now: float) -> None:
+        """Memory would use up all numbers before a path that was silent is looked at again."""
+        oldest = self._flight.oldest
+        if oldest is not None and oldest.path is not None and oldest.path.slots is None:
+            self._give_up_overdue(oldest.path, now)
 
     def _give_up_overtaken(self, path: PathState, now: float) -> None:
         """Give up packets that later ones of the same path have overtaken by far."""
