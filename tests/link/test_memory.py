@@ -10,6 +10,7 @@ import pytest
 from support.memory_pair import LARGE, PIECE, SIDES, SLOTS, SMALL, End, MemoryPair, content
 from transport.config import KIB
 from transport.link import State
+from transport.link.express import COALESCE_PACKETS
 from transport.link.sender import frames_capacity
 from transport.wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR
 
@@ -229,6 +230,20 @@ def test_a_network_that_is_gone_does_not_hold_up_what_crosses_memory() -> None:
     pair.client.send(content(LARGE))
     pair.settle()
     assert pair.server.payloads[-1] == content(LARGE)
+
+
+def test_no_message_waits_for_the_company_of_probes() -> None:
+    """Of as many paths as make a crowd; nobody answers over any of them."""
+    pair = MemoryPair(config=SMALL, paths=COALESCE_PACKETS + 8)
+    pair.settle()
+    pair.blackhole()
+    pair.advance(until=lambda: pair.client.in_flight > COALESCE_PACKETS)
+    began = pair.now
+    pair.client.send(content(100))
+    pair.settle()
+    assert pair.express(pair.server, content(100))
+    pair.settle()
+    assert pair.now - began < 0.01
 
 
 # --- the end ------------------------------------------------------------------------------------

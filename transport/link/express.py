@@ -92,7 +92,7 @@ class Express(ABC):
         length = len(data)
         if length > outbox.eager_limit:
             return self._express_pair(keys, data, description, context, tag, now)
-        if len(flight) >= COALESCE_PACKETS:
+        if len(flight) >= COALESCE_PACKETS and flight.crowded(COALESCE_PACKETS):
             return None  # it waits for company
         size = EXPRESS_OVERHEAD + len(description) + length
         path = self._pathset.local

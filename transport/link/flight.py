@@ -132,6 +132,13 @@ class Flight:
     def __contains__(self, packet: Packet) -> bool:
         return packet.number in self._packets
 
+    def crowded(self, count: int) -> bool:
+        """Whether so many packets are on their way that the next acknowledgement is near.
+
+        Probes of a network that is silent are answered by nobody.
+        """
+        return len(self._packets) - self.probes >= count
+
     @property
     def oldest(self) -> Packet | None:
         """The packet with the lowest number, if any."""

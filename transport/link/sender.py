@@ -224,7 +224,7 @@ class Sender(Express):
         return (
             len(draft.frames) < COALESCE_BYTES
             and not draft.urgent
-            and len(self.flight) >= COALESCE_PACKETS
+            and self.flight.crowded(COALESCE_PACKETS)
             and len(drafts) == 1
         )
 
