@@ -13,6 +13,7 @@ from transport.collectives import PremulSum, Tuning
 SIZES = (1, 2, 3, 4)
 SMALL = Tuning(
     piece=1000,
+    pair_piece=1000,
     inline=64,
     pair_limit=256,
     doubling_limit=256,

@@ -56,7 +56,16 @@ def test_ranks_that_are_tuned_differently_can_tell():
     assert Tuning().fingerprint != Tuning(piece=512 * KIB).fingerprint
 
 
-@pytest.mark.parametrize("wrong", [{"piece": 0}, {"ahead": 0}, {"ahead": 65}, {"inline": -1}])
+def test_two_ranks_have_pieces_of_their_own():
+    tuning = Tuning(piece=KIB, ahead=5, pair_piece=MIB, pair_ahead=3)
+    assert (tuning.among(2).piece, tuning.among(2).ahead) == (MIB, 3)
+    assert all(tuning.among(size) == tuning for size in (1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"piece": 0}, {"pair_piece": 0}, {"ahead": 0}, {"pair_ahead": 65}, {"inline": -1}],
+)
 def test_impossible_values_are_refused(wrong):
     with pytest.raises(UsageError):
         Tuning(**wrong)

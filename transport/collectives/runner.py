@@ -52,13 +52,14 @@ class Runner:
         self._membership = Membership(node, members, name, keys)
         self.timeout = timeout
         self._connect_timeout = connect_timeout
-        self._tuning = tuning or Tuning()
+        tuning = tuning or Tuning()
         self._kernel: Kernel = kernel or NumpyKernel()
-        self._fingerprint = self._tuning.fingerprint
+        self._fingerprint = tuning.fingerprint
         self._scratch = Scratch()
         self._plans: dict[tuple[object, TensorSpec], Plan] = {}
         self.rank = self._membership.rank
         self.size = self._membership.size
+        self._tuning = tuning.among(self.size)
         self.members = self._membership.names
 
     def _check_rank(self, rank: int, what: str) -> int:

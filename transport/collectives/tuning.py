@@ -1,15 +1,15 @@
 """Which algorithm, and in what pieces: every threshold of the collectives in one place.
 
 All ranks must come to the same choice, so it rests on what they agree on anyway:
-operation, dtype, size of the tensor and number of ranks. `piece`, `inline`, `ahead` and
-`pair_limit` were measured with two ranks on one machine; the other values are judgement
-(docs/adr/0028-sizes-of-two-ranks.md).
+operation, dtype, size of the tensor and number of ranks. `inline` and those of pairs were
+measured with two ranks on one machine; the other values are judgement
+(docs/adr/0028-sizes-of-two-ranks.md, docs/adr/0031-larger-pieces-of-two.md).
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from ..errors import UsageError
 from . import moving, reducing
@@ -31,6 +31,8 @@ class Tuning:
     piece: int = 2 * MIB  # large messages are cut into these, to reduce while others travel
     inline: int = 64 * KIB  # a first piece up to this travels behind its header
     ahead: int = 4  # pieces to or from one peer that are under way at once
+    pair_piece: int = 8 * MIB  # `piece` of two ranks, who never pass on what they receive
+    pair_ahead: int = 2  # `ahead` of two ranks
     pair_limit: int = 2 * MIB  # all_reduce of two ranks: exchange it whole up to this
     doubling_limit: int = 64 * KIB  # the same for more ranks, who exchange it several times
     halving_limit: int = 1 * MIB  # all_reduce: halve and double up to this, then ring
@@ -39,8 +41,9 @@ class Tuning:
     tree_limit: int = 256 * KIB  # broadcast, reduce: along a tree up to this, then a chain
 
     def __post_init__(self) -> None:
-        if not 1 <= self.piece <= 64 * MIB or not 1 <= self.ahead <= 64:
-            raise UsageError("Tuning.piece must be 1 byte to 64 MiB, Tuning.ahead 1 to 64")
+        for piece, ahead in (self.piece, self.ahead), (self.pair_piece, self.pair_ahead):
+            if not 1 <= piece <= 64 * MIB or not 1 <= ahead <= 64:
+                raise UsageError("pieces of a Tuning must be 1 byte to 64 MiB, 1 to 64 ahead")
         if not 0 <= self.inline <= 64 * KIB:
             raise UsageError("Tuning.inline must be 0 to 64 KiB")
 
@@ -48,6 +51,12 @@ class Tuning:
     def fingerprint(self) -> int:
         """32 bits that differ where two ranks are tuned differently."""
         return zlib.crc32(repr(astuple(self)).encode())
+
+    def among(self, size: int) -> Tuning:
+        """With the `piece` and `ahead` that a group of this size has."""
+        if size != 2:
+            return self
+        return replace(self, piece=self.pair_piece, ahead=self.pair_ahead)
 
     def all_reduce(
         self, nbytes: int, rank: int, size: int, source: Buffer, reduction: Reduction, dtype: str
