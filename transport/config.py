@@ -27,7 +27,8 @@ class Config:
     # --- paths -----------------------------------------------------------------
     paths: int = 4  # paths a link opens to each peer, spread over its addresses
     shared_memory: bool = True  # cross in memory where the peer is on this host
-    shared_slots: int = 4  # large packets in flight there, each in memory of its own
+    shared_payload: int = 2 * MIB  # tensor bytes in a packet there, midway through a message
+    shared_slots: int = 3  # large packets in flight there, each in memory of its own
     shared_memory_bytes: int = 256 * MIB  # of all segments of this node; past it links use TCP
     io_threads: int = 2  # ZeroMQ I/O threads: a flood must not take the only one
     kernel_buffer: int = 4 * MIB  # SO_SNDBUF and SO_RCVBUF of each TCP path
@@ -74,6 +75,7 @@ class Config:
             if field.type == "int" and not isinstance(value, int):
                 raise UsageError(f"Config.{field.name} must be a whole number, got {value!r}")
         self._within("paths", 1, 256)
+        self._within("shared_payload", 1 * KIB, 16 * MIB)
         self._within("shared_slots", 1, 64)
         self._within("packet_payload", 1 * KIB, 16 * MIB)
         self._within("eager_limit", 256, 256 * KIB)

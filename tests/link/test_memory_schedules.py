@@ -29,6 +29,7 @@ SMALL = Config(
     eager_limit=1 * KIB,
     window_bytes=32 * KIB,
     unexpected_bytes=64 * KIB,
+    shared_payload=PIECE,
     shared_slots=SLOTS,
 )
 SIZES = (0, 100, KIB, KIB + 1, PIECE, PIECE + 1, 9 * PIECE)

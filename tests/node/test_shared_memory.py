@@ -32,7 +32,7 @@ from transport.path.shared_memory.segment import Claim
 
 MIB = 1024 * 1024
 QUICK = {"peer_timeout": 2.5, "heartbeat_interval": 0.5}
-SEGMENT = 1 + 4 * 1.01 + 0.01  # MiB of a segment by default: ring, slots, first page
+SEGMENT = 1 + 3 * 2.01 + 0.01  # MiB of a segment by default: ring, slots, first page
 
 
 def exchange(a: Node, b: Node) -> None:

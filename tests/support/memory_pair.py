@@ -39,6 +39,7 @@ SMALL = Config(
     eager_limit=2 * KIB,
     window_bytes=64 * KIB,
     unexpected_bytes=1024 * KIB,
+    shared_payload=PIECE,
     shared_slots=SLOTS,
 )
 LARGE = 20 * PIECE + 5  # bytes of a message of many pieces

@@ -296,12 +296,20 @@ class Outbox:
             self.sealing.remove(message)
         self._unsettled.pop(message.id, None)
 
-    def next_piece(self, limit: int) -> tuple[OutgoingMessage, int, memoryview] | None:
-        """The next piece of at most `limit` bytes to seal: message, offset and bytes."""
+    def next_piece(
+        self, limit: int, midway: int = 0
+    ) -> tuple[OutgoingMessage, int, memoryview] | None:
+        """The next piece of at most `limit` bytes to seal: message, offset and bytes.
+
+        Of at most `midway` in the midst of a message: while the first piece is sealed the
+        receiver has nothing to open, and while it opens the last one the sender is done.
+        """
         if not self.sealing:
             return None
         message = self.sealing[0]
         assert message.data is not None  # ended messages leave the queue at once
+        if message.offset and midway > limit and message.size - message.offset >= 2 * midway:
+            limit = midway
         end = min(message.offset + limit, message.granted)
         return message, message.offset, message.data[message.offset : end]
 

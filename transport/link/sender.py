@@ -42,13 +42,18 @@ def frames_capacity(config: Config) -> int:
 
 
 def packet_limit(config: Config) -> int:
-    """The largest packet that a node of this configuration takes, in bytes."""
-    return max(slot_size(config), frames_capacity(config) + FRAMES_OVERHEAD)
+    """The largest packet that a node of this configuration sends over a network, in bytes."""
+    return max(slot_size(config.packet_payload), frames_capacity(config) + FRAMES_OVERHEAD)
 
 
-def slot_size(config: Config) -> int:
-    """The largest bulk packet, and an announcement in front of it, in bytes."""
-    return PAIR_FRONT + config.packet_payload + BULK_OVERHEAD
+def slot_size(payload: int) -> int:
+    """A bulk packet of this many tensor bytes, and an announcement in front of it, in bytes."""
+    return PAIR_FRONT + payload + BULK_OVERHEAD
+
+
+def local_payload(config: Config) -> int:
+    """Most tensor bytes in a packet through shared memory, which takes what a network takes."""
+    return max(config.packet_payload, config.shared_payload)
 
 
 class Sender(Express):
@@ -56,6 +61,7 @@ class Sender(Express):
 
     __slots__ = (
         "_controller",
+        "_local_limit",
         "_pathset",
         "_piece_limit",
         "_pool",
@@ -84,8 +90,9 @@ class Sender(Express):
         self._controller = controller
         self._scheduler = scheduler
         self._raw: deque[Transmit] = deque()
-        self._pool = SlotPool(slot_size(config), config.spare_slots)
+        self._pool = SlotPool(slot_size(config.packet_payload), config.spare_slots)
         self._piece_limit = config.packet_payload
+        self._local_limit = local_payload(config)
         self.flight = Flight(controller, scheduler)
         self.recovery = Recovery(config, self.flight, controller, scheduler)
         self.acknowledgements = Acknowledgements(config.acknowledge_after)
@@ -105,6 +112,7 @@ class Sender(Express):
         capacity = taken - ACK_RESERVE
         most = agreement.peer_packet_limit - BULK_OVERHEAD - PAIR_FRONT
         self._piece_limit = min(config.packet_payload, most)
+        self._local_limit = min(local_payload(config), most)
         self.outbox = Outbox(
             eager_limit=min(config.eager_limit, capacity - EAGER_RESERVE),
             capacity=capacity,
@@ -297,7 +305,9 @@ class Sender(Express):
         return Transmit(path.handle, data, packet.size >= COPY_BELOW)
 
     def _seal_piece(self, keys: Keys, now: float) -> Transmit | None:
-        piece = self.outbox.next_piece(self._piece_limit)
+        local = self._pathset.local
+        midway = 0 if local is None or not local.joined else self._local_limit
+        piece = self.outbox.next_piece(self._piece_limit, midway)
         if piece is None:
             return None
         message, offset, data = piece

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from ..config import Config
 from ..link import Link
 from ..link.drops import SHARED_MEMORY
-from ..link.sender import frames_capacity, slot_size
+from ..link.sender import frames_capacity, local_payload, slot_size
 from ..path.shared_memory import Channel, Host, Layout, UnavailableError
 from ..wire.codec import MalformedError
 from ..wire.packet import FRAMES_OVERHEAD
@@ -43,7 +43,7 @@ def layout_for(config: Config) -> Layout:
     """Sizes of a segment that takes every packet of a node of this configuration."""
     largest = frames_capacity(config) + FRAMES_OVERHEAD
     ring = 1 << (RECORDS * largest - 1).bit_length()
-    return Layout(ring=ring, slot=slot_size(config), slots=config.shared_slots)
+    return Layout(ring=ring, slot=slot_size(local_payload(config)), slots=config.shared_slots)
 
 
 class Neighbours:

@@ -25,7 +25,7 @@ from ..identity.keys import Identity
 from ..identity.trust import Trust, check_name
 from ..link import Established, Event, Failed, Link, State
 from ..link.handshake import Terms
-from ..link.sender import packet_limit
+from ..link.sender import local_payload, packet_limit, slot_size
 from ..path.base import PathFilter
 from ..tensor.views import destination_view, source_view
 from .channel import Channel
@@ -85,6 +85,8 @@ class Node:
         self._pid = os.getpid()
         self._forks = forks()
         limit = packet_limit(self._config)
+        if self._config.shared_memory:  # what is lost there is repeated over the network
+            limit = max(limit, slot_size(local_payload(self._config)))
         self._evidence = trust.evidence(time)
         terms = Terms(
             name=name,
