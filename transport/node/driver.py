@@ -26,15 +26,15 @@ from typing import Final, NoReturn, Protocol
 from ..crypto.seal import forks
 from ..errors import UsageError
 from ..path.cores import cores
+from .alarm import Alarm
 
 log = logging.getLogger("transport")
 
 CRASH_PAUSE: Final = 0.1
-NAP: Final = 0.001  # how soon the background thread looks again after a waiter has gone
-WAITER_NAP: Final = 0.005  # and how often while one is at work
-LONG_NAP: Final = 0.25  # at most, while one has been at work for long
-LONG_WAIT: Final = 0.02  # a wait of this length says when it ends
 RECENT: Final = 0.005  # a waiter that left this lately is likely to be back
+PUT_OFF: Final = 0.001  # how often whoever is at work puts off the background thread's alarm
+NAP: Final = 0.001  # how soon that thread looks again where another one had the lock
+PATIENT: Final = 16  # such naps before it stands in line for it
 LONGEST_SLEEP: Final = 60.0
 TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
 SPIN: Final = 0.0004  # a waiter looks again and again for so long, where waits are usually shorter
@@ -167,8 +167,8 @@ class Driver:
         self._back = _Sleeper()  # of the background thread
         self._waiters = 0
         self._last_wait = 0.0
-        self._waiting_since = 0.0
-        self._left = threading.Event()  # the last waiter has gone, after a long wait
+        self._alarm = Alarm()  # the background thread sleeps until nobody puts it off any more
+        self._put_off_at = 0.0
         self._usual_wait = 0.0  # for something to come, asleep or not, of late
         self._spins_to_skip = 0
         self.any_ended = False
@@ -257,6 +257,13 @@ class Driver:
         """
         if get_ident() != self._thread.ident:
             self._last_wait = now
+            if now >= self._put_off_at:
+                self._put_off(now)
+
+    def _put_off(self, now: float) -> None:
+        """The background thread need not look before long; called under the lock."""
+        self._put_off_at = now + PUT_OFF
+        self._alarm.set(RECENT)
 
     @property
     def stopping(self) -> bool:
@@ -267,6 +274,7 @@ class Driver:
         """Make the background thread look after the engine at once."""
         with self:
             self._last_wait = 0.0
+            self._alarm.set(0)
             if self._back.asleep:
                 self._back.wake()
 
@@ -276,11 +284,9 @@ class Driver:
         Not to be called from inside the engine, that is from a done-callback.
         """
         with self:
-            if not self._waiters:
-                self._waiting_since = monotonic()
             self._waiters += 1
             if self._back.asleep:
-                self._back.wake()  # it gives way, and naps until the waiters have gone
+                self._back.wake()  # it gives way until the waiters have gone
             try:
                 return self._wait(work, deadline)
             finally:
@@ -288,8 +294,8 @@ class Driver:
                 self._last_wait = now = monotonic()
                 if self._waiters:
                     self._changed.notify()  # the place at the front is free
-                elif now - self._waiting_since >= LONG_WAIT:
-                    self._left.set()  # the background thread naps for longer by now
+                elif now >= self._put_off_at:
+                    self._put_off(now)
 
     def _wait(self, work: Waitable, deadline: float | None) -> bool:
         ready: list[int] = []
@@ -383,29 +389,42 @@ class Driver:
 
     def _keep_alive(self) -> None:
         ready: list[int] = []
+        refused = 0
         while True:
-            with self:
+            if refused < PATIENT and not self._lock.acquire(False):
+                # Whoever stands in line is woken at each release, and mostly for nothing:
+                # the one who releases is quicker to be back.
+                refused += 1
+                self._alarm.set(NAP)
+                self._alarm.wait()
+                continue
+            if refused == PATIENT:
+                self._queue_up()
+            refused = 0
+            try:
                 if self._stopping:
                     return
                 now = monotonic()
-                busy = self._waiters > 0
-                # Waking every few milliseconds for hours would cost more than all else.
-                nap = min(max(WAITER_NAP, (now - self._waiting_since) / 4), LONG_NAP)
-                self._left.clear()
-                if not busy and now - self._last_wait >= RECENT:
+                if self._waiters:
+                    self._put_off_at = 0.0  # the last of them sets the alarm
+                elif now - self._last_wait < RECENT:
+                    self._put_off(now)
+                else:
                     self._step(ready, None)
                     if self.any_ended:
                         self._tell_waiters()
                     ready = self._sleep(self._back, monotonic(), None)
                     continue
-            self._left.wait(nap if busy else NAP)
+            finally:
+                self.__exit__()
+            self._alarm.wait()
 
     def stop(self) -> None:
         """End the background thread and every wait; call once, not under the lock."""
         with self:
             self._stopping = True
             self._changed.notify_all()
-            self._left.set()
+            self._alarm.set(0)
             if self._front.asleep:
                 self._front.wake()
             if self._back.asleep:
@@ -418,3 +437,4 @@ class Driver:
                 self._changed.wait(0.05)
             self._front.close()
             self._back.close()
+            self._alarm.close()
