@@ -27,6 +27,7 @@ from ..wire.packet import (
     FIRST_BULK,
     FIRST_FRAMES,
     FRAMES_HEADER,
+    FRAMES_OVERHEAD,
 )
 from .primitives import hkdf_sha512_expand, hkdf_sha512_extract, wipe
 from .replay import ReplayWindow
@@ -264,6 +265,26 @@ class Sealer(_Uncopyable):
         # For what is small, the allocation inside costs less than views to write into.
         sealed = key.aead.encrypt((key.iv ^ number).to_bytes(12, "big"), frames, header)
         return number, header + sealed
+
+    def seal_frames_into(self, slot: memoryview, frames: Buffer) -> int:
+        """Seal `frames` into a packet at the front of `slot`; return its number.
+
+        Raises:
+            KeyExhaustedError: the hard limit of this key is reached; rekey first.
+            UsageError: this process is a fork.
+        """
+        size = len(frames)
+        number = self._spend(size, _FRAMES_HEADER_SIZE)
+        header = self._prefix + number.to_bytes(8, "little")
+        slot[:_FRAMES_HEADER_SIZE] = header
+        key = self._key
+        key.aead.encrypt_into(
+            (key.iv ^ number).to_bytes(12, "big"),
+            frames,
+            header,
+            slot[_FRAMES_HEADER_SIZE : size + FRAMES_OVERHEAD],
+        )
+        return number
 
     def seal_bulk_into(
         self, slot: memoryview, message: int, offset: int, plaintext: Buffer

@@ -19,6 +19,7 @@ from .pool import SlotPool
 
 COALESCE_PACKETS: Final = 32  # with this many packets in flight, small drafts wait for company
 COPY_BELOW: Final = 256 * 1024  # a smaller packet is cheaper to copy than to track
+INTO_SLOT: Final = 16 * 1024  # a larger message is sealed where the peer opens it
 EXPRESS_OVERHEAD: Final = frames.EAGER_OVERHEAD + FRAMES_OVERHEAD
 PAIR_ACK: Final = 256  # bytes of an acknowledgement beside an announcement
 PAIR_FRONT: Final = (
@@ -30,6 +31,7 @@ PAIR_FRONT: Final = (
 )
 
 Buffer = bytes | bytearray | memoryview
+Sealed = bytes | memoryview
 
 
 class Transmit(NamedTuple):
@@ -44,7 +46,7 @@ class Transmit(NamedTuple):
 class Express(ABC):
     """The base of `Sender`, which makes the parts that are named here."""
 
-    __slots__ = ("_leaving",)
+    __slots__ = ("_gathered", "_leaving")
 
     acknowledgements: Acknowledgements
     flight: Flight
@@ -54,8 +56,9 @@ class Express(ABC):
     _raw: deque[Transmit]
 
     def __init__(self) -> None:
-        # What `express` returned: number, packet, message and path, until it has been sent.
-        self._leaving: tuple[int, bytes, int, PathState] | None = None
+        # What `express` returned, until it has been sent: number, packet, message, path, slot.
+        self._leaving: tuple[int, Sealed, int, PathState, memoryview | None] | None = None
+        self._gathered = memoryview(b"")
 
     @abstractmethod
     def ack_frame(self, keys: Keys) -> bytes:
@@ -106,13 +109,33 @@ class Express(ABC):
         if number < 0:
             return None
         head = EAGER_HEAD.pack(EAGER, number, context, tag, len(description), length)
-        if self.acknowledgements.now_due:
-            content = b"".join((head, description, data, self.ack_frame(keys)))
-        else:
-            content = b"".join((head, description, data))
-        spent, sealed = keys.sealer.seal_frames(content)
-        self._leaving = spent, sealed, number, path
+        acknowledgement = self.ack_frame(keys) if self.acknowledgements.now_due else b""
+        if length >= INTO_SLOT and path.slots is not None and (slot := path.slots.take()):
+            end = size + len(acknowledgement)
+            if end <= len(slot):
+                content = self._gather(head + description, data, acknowledgement)
+                spent = keys.sealer.seal_frames_into(slot, content)
+                packet = slot[:end]
+                self._leaving = spent, packet, number, path, slot
+                return Transmit(path.handle, packet, False)
+            path.slots.give_back(slot)
+        spent, sealed = keys.sealer.seal_frames(
+            b"".join((head, description, data, acknowledgement))
+        )
+        self._leaving = spent, sealed, number, path, None
         return Transmit(path.handle, sealed, size >= COPY_BELOW)
+
+    def _gather(self, head: bytes, data: memoryview, tail: bytes) -> memoryview:
+        """The three behind each other, in memory that is used for it again and again."""
+        start, size = len(head), len(head) + len(data) + len(tail)
+        if len(self._gathered) < size:
+            self._gathered = memoryview(bytearray(size))
+        gathered = self._gathered
+        gathered[:start] = head
+        gathered[start : start + len(data)] = data
+        if tail:
+            gathered[size - len(tail) : size] = tail
+        return gathered[:size]
 
     def expressed(self, now: float) -> None:
         """The transport has been given what `express` returned: it is in flight.
@@ -120,9 +143,12 @@ class Express(ABC):
         Noted only then, while it is on its way.
         """
         if self._leaving is not None:
-            spent, sealed, number, path = self._leaving
+            spent, sealed, number, path, slot = self._leaving
             self._leaving = None
-            self._sent(Packet(spent, sealed, messages=(number,), reliable=True), path, now)
+            packet = Packet(spent, sealed, messages=(number,), reliable=True)
+            if slot is not None:
+                packet.slot, packet.bank = slot, path.slots
+            self._sent(packet, path, now)
 
     def _express_pair(
         self,

@@ -15,12 +15,7 @@ from typing import Final
 
 from ..config import Config
 from ..crypto.seal import KeyLimits
-from ..errors import (
-    HandshakeError,
-    KeyExhaustedError,
-    PeerError,
-    PeerLostError,
-)
+from ..errors import HandshakeError, KeyExhaustedError, PeerError, PeerLostError
 from ..wire import frames
 from ..wire.codec import MalformedError
 from ..wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR, split_pair
@@ -99,6 +94,7 @@ class Link(Ending):
             account = credit.open(self, self._mailbox.grant, self._pathset.least_round_trip)
             self._mailbox.account = self._receiver.account = account
         self._rest: tuple[object, memoryview, float] | None = None  # of a PAIR packet
+        self._behind: tuple[memoryview, object, int, float] | None = None  # a message: frames
         self._close_queued, self._started = False, now
 
     def __repr__(self) -> str:
@@ -224,10 +220,8 @@ class Link(Ending):
             self._tell_of(message)
 
     def _tell_of(self, message: IncomingMessage) -> None:
-        placed = message.accepted
-        self._events.append(
-            events.MessagePlaced(message) if placed else events.MessageArrived(message)
-        )
+        said = events.MessagePlaced if message.accepted else events.MessageArrived
+        self._events.append(said(message))
 
     def receive(self, handle: object, packet: Buffer, now: float) -> IncomingMessage | None:
         """The same, but where a packet says only this of one message, that one is returned.
@@ -235,7 +229,7 @@ class Link(Ending):
         Either it has come, in turn; or it had been accepted and all of it is in place.
         There is no event of it then, and events of earlier packets were taken before.
         """
-        if self._rest is not None:
+        if self._rest is not None or self._behind is not None:
             self._receive_rest()
         try:
             if self.state is State.CLOSED or not len(packet):
@@ -254,39 +248,44 @@ class Link(Ending):
             else:
                 raise Drop(STATE)
         except Drop as drop:
-            self.drops[drop.cause] += 1
-            if drop.cause == REPLAY:
-                # Perhaps a repetition because our acknowledgement was lost.
-                self._sender.acknowledgements.owe_again(now)
-            elif drop.cause == AUTHENTICATION and self._keys is not None:
-                self._opening_failed(self._keys.opener.failures, now)
-            if not drop.opened and self._pathset.through_memory(handle):
-                self._events.append(events.MemoryFailed(handle=handle, cause=drop.cause))
+            self._dropped(drop, handle, now)
         except (PeerError, KeyExhaustedError) as error:
             self.abort(error)
         return None
+
+    def _dropped(self, drop: Drop, handle: object, now: float) -> None:
+        self.drops[drop.cause] += 1
+        if drop.cause == REPLAY:
+            # Perhaps a repetition because our acknowledgement was lost.
+            self._sender.acknowledgements.owe_again(now)
+        elif drop.cause == AUTHENTICATION and self._keys is not None:
+            self._opening_failed(self._keys.opener.failures, now)
+        if not drop.opened and self._pathset.through_memory(handle):
+            self._events.append(events.MemoryFailed(handle=handle, cause=drop.cause))
 
     def _receive_frames(
         self, handle: object, packet: bytes | memoryview, now: float
     ) -> IncomingMessage | None:
         payload = self._receiver.open_frames(packet, now)
-        size = len(packet)
+        size, end = len(packet), 0
         path = self._came_over(handle, size, now)
-        if path is not None and path.slots is not None and size * RING_SHARE > path.slots.window:
+        slots = None if path is None else path.slots
+        if slots is not None and size * RING_SHARE > slots.window:
             self._sender.acknowledgements.owe_slot()  # few of these fit the ring at once
         found = self._receiver.inbox.predicted(payload, 0)
-        if found is None:
-            self._take_frames(memoryview(payload), handle, size, now, elicits=False)
-            return None
-        message, end = found
-        if end == len(payload):
-            self._sender.acknowledgements.owe(size, now)
-            return message
-        while found is not None:
+        if found is not None:
             message, end = found
-            self._events.append(events.MessageArrived(message))
-            found = self._receiver.inbox.predicted(payload, end)
-        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=True)
+            if end == len(payload) or (slots is not None and payload[end] == frames.ACK):
+                if end < len(payload):
+                    # The message goes first: its owner may answer while this is looked into.
+                    self._behind = memoryview(payload)[end:], handle, size, now
+                self._sender.acknowledgements.owe(size, now)
+                return message
+            while found is not None:
+                message, end = found
+                self._events.append(events.MessageArrived(message))
+                found = self._receiver.inbox.predicted(payload, end)
+        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=end > 0)
         return None
 
     def _take_frames(
@@ -322,19 +321,26 @@ class Link(Ending):
         payload = self._receiver.open_frames(announcement, now)
         size = len(announcement)
         self._came_over(handle, size, now)
-        found = self._receiver.inbox.announced(payload)
-        if found is None:
-            self._take_frames(memoryview(payload), handle, size, now, elicits=False)
-            return None
-        message, end = found
-        if end == len(payload):
-            self._sender.acknowledgements.owe(size, now)
-            return message
-        self._events.append(events.MessageArrived(message))
-        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=True)
+        found, end = self._receiver.inbox.announced(payload), 0
+        if found is not None:
+            message, end = found
+            if end == len(payload):
+                self._sender.acknowledgements.owe(size, now)
+                return message
+            self._events.append(events.MessageArrived(message))
+        self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=end > 0)
         return None
 
     def _receive_rest(self) -> None:
+        behind, self._behind = self._behind, None
+        if behind is not None and self.state is not State.CLOSED:
+            payload, handle, size, now = behind
+            try:
+                self._take_frames(payload, handle, size, now, elicits=False)
+            except Drop as drop:
+                self._dropped(drop, handle, now)
+            except (PeerError, KeyExhaustedError) as error:
+                self.abort(error)
         rest, self._rest = self._rest, None
         if rest is not None:
             self.receive_packet(*rest)
@@ -442,7 +448,7 @@ class Link(Ending):
 
     def poll_event(self) -> events.Event | None:
         """The next event, or `None`."""
-        if not self._events and self._rest is not None:
+        if not self._events and (self._rest is not None or self._behind is not None):
             # The owner has taken the message's announcement, and perhaps said where it goes.
             self._receive_rest()
         return self._events.popleft() if self._events else None

@@ -21,6 +21,7 @@ class Messaging:
 
     peer: str
     state: State
+    _behind: object
     _keys: Keys | None
     _events: deque[Event]
     _mailbox: Mailbox
@@ -78,7 +79,12 @@ class Messaging:
     @property
     def wants_service(self) -> bool:
         """Whether there may be events or packets to poll, or something was delivered."""
-        return bool(self._events) or self._sender.wants_service or self.state is not State.OPEN
+        return (
+            bool(self._events)
+            or self._behind is not None
+            or self._sender.wants_service
+            or self.state is not State.OPEN
+        )
 
     # --- receiving -------------------------------------------------------------------
 

@@ -186,7 +186,7 @@ class Engine(Connections):
                         self._on_message(link, message)
                         if message.follows:
                             self._take_events(link)  # of its bytes, if nobody waited for them
-                    if link.acknowledgements.now_due or link not in self._stale:
+                    if link not in self._stale or link.wants_service:
                         self._look_at_soon(link, now)
                 if until is not None and until.done():
                     return True
