@@ -227,7 +227,7 @@ def _anonymous_file() -> int:
 
 
 def _mapped(descriptor: int, size: int, protection: int) -> mmap.mmap:
-    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+    flags = mmap.MAP_SHARED  # not populated: what is never used is never touched either
     if sys.version_info >= (3, 13):
         # Else the mapping keeps a descriptor of its own, by which the file can still be found.
         return mmap.mmap(descriptor, size, flags=flags, prot=protection, trackfd=False)
