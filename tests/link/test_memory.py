@@ -9,8 +9,10 @@ import pytest
 
 from support.memory_pair import LARGE, PIECE, SIDES, SLOTS, SMALL, End, MemoryPair, content
 from transport.config import KIB
-from transport.link import State
-from transport.link.express import COALESCE_PACKETS
+from transport.errors import PeerLostError
+from transport.link import Failed, State, Transmit
+from transport.link.express import COALESCE_PACKETS, INTO_SLOT
+from transport.link.inbox import IncomingMessage
 from transport.link.sender import frames_capacity
 from transport.wire.packet import FIRST_BULK, FIRST_FRAMES, FIRST_PAIR
 
@@ -262,3 +264,86 @@ def test_a_link_that_closes_delivers_through_memory_first(closer: str) -> None:
     assert sorted(pair.other(closer).payloads) == sorted([content(LARGE), content(100)])
     assert pair.tap == []
     assert pair.ends[closer].free_slots() == SLOTS
+
+
+# --- messages that leave at once ------------------------------------------------------------------
+
+MIDDLING = replace(SMALL, packet_payload=64 * KIB, eager_limit=64 * KIB, window_bytes=1024 * KIB)
+
+
+def take(pair: MemoryPair, name: str) -> IncomingMessage | None:
+    """What the link of a side returns for the packet that it finds next in memory."""
+    end, side = pair.ends[name], pair.client if name == "client" else pair.server
+    packet = end.take()
+    assert packet is not None
+    return side.link.receive(end, packet, pair.now)
+
+
+def express(pair: MemoryPair, name: str, payload: bytes) -> Transmit:
+    """Put into memory what a link has sealed at once."""
+    end, side = pair.ends[name], pair.client if name == "client" else pair.server
+    transmit = side.link.express(memoryview(payload), b"", 0, 7, pair.now)
+    assert transmit is not None
+    assert end.put(transmit.data)
+    side.link.expressed(pair.now)
+    return transmit
+
+
+@pytest.mark.parametrize("size", [INTO_SLOT - 1, INTO_SLOT, 64 * KIB])
+def test_a_middling_message_is_sealed_into_a_slot_while_there_is_one(size: int) -> None:
+    pair = MemoryPair(config=MIDDLING)
+    pair.settle()
+    end = pair.ends["client"]
+    for number in range(SLOTS + 1):
+        transmit = express(pair, "client", content(size, number))
+        in_slot = isinstance(transmit.data, memoryview)
+        assert in_slot == (size >= INTO_SLOT and number < SLOTS)
+        assert end.free_slots() == SLOTS - (min(number + 1, SLOTS) if size >= INTO_SLOT else 0)
+    for number in range(SLOTS + 1):
+        message = take(pair, "server")
+        assert message is not None
+        assert bytes(message.payload or b"") == content(size, number)
+    pair.settle()
+    assert end.free_slots() == SLOTS
+
+
+def test_a_middling_message_goes_another_way_where_its_memory_fails() -> None:
+    pair = MemoryPair(config=MIDDLING)
+    pair.settle()
+    express(pair, "client", content(64 * KIB))
+    pair.fail("client")
+    pair.settle()
+    assert pair.server.payloads == [content(64 * KIB)]
+
+
+def test_a_message_comes_before_the_acknowledgement_behind_it() -> None:
+    pair = MemoryPair(config=MIDDLING)
+    pair.settle()
+    for number in range(2):  # slots are acknowledged by twos
+        express(pair, "client", content(64 * KIB, number))
+        assert take(pair, "server") is not None
+    express(pair, "server", b"an answer")
+    assert pair.ends["client"].free_slots() == SLOTS - 2
+    message = take(pair, "client")
+    assert message is not None
+    assert message.payload == b"an answer"
+    link = pair.client.link
+    assert pair.ends["client"].free_slots() == SLOTS - 2, "it is not looked into yet"
+    assert link.wants_service
+    assert link.poll_event() is None
+    assert pair.ends["client"].free_slots() == SLOTS
+    assert pair.in_flight_there()[0] == 0
+
+
+def test_what_is_behind_a_message_is_not_looked_into_once_the_link_has_ended() -> None:
+    pair = MemoryPair(config=MIDDLING)
+    pair.settle()
+    for number in range(2):
+        express(pair, "client", content(64 * KIB, number))
+        assert take(pair, "server") is not None
+    express(pair, "server", b"an answer")
+    assert take(pair, "client") is not None
+    pair.client.link.abort(PeerLostError("enough"))
+    assert isinstance(pair.client.link.poll_event(), Failed)
+    assert pair.client.link.poll_event() is None
+    assert pair.client.link.state is State.CLOSED
