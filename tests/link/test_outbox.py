@@ -98,16 +98,21 @@ def test_grants_in_steps_and_backwards_and_beyond_the_end() -> None:
 
 
 def test_pieces_are_larger_midway_and_small_at_both_ends() -> None:
-    box = outbox()
-    message = large(box, 12_000)
-    box.on_grant(message.id, 12_000)
-    sizes = []
-    while (piece := box.next_piece(1000, 2500)) is not None:
-        _, offset, data = piece
-        assert offset == sum(sizes)
-        sizes.append(len(data))
-        box.piece_sealed(message, len(data))
-    assert sizes == [1000, 2500, 2500, 2500, 1000, 1000, 1000, 500]
+    def cut(size: int) -> list[int]:
+        box, sizes = outbox(), list[int]()
+        message = large(box, size)
+        box.on_grant(message.id, size)
+        while (piece := box.next_piece(1000, 2500)) is not None:
+            _, offset, data = piece
+            assert offset == sum(sizes)
+            sizes.append(len(data))
+            box.piece_sealed(message, len(data))
+        assert sum(sizes) == size
+        return sizes
+
+    assert cut(12_000) == [1000, 2500, 2500, 2500, 2500, 1000]
+    assert cut(12_300) == [1000, 2500, 2500, 2500, 2500, 1000, 300]
+    assert cut(9_000) == [1000] * 9, "too short to gain from it"
 
 
 def test_large_messages_take_turns() -> None:

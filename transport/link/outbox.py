@@ -308,7 +308,8 @@ class Outbox:
             return None
         message = self.sealing[0]
         assert message.data is not None  # ended messages leave the queue at once
-        if message.offset and midway > limit and message.size - message.offset >= 2 * midway:
+        is_long = message.size >= 4 * midway > 4 * limit
+        if is_long and message.offset and message.size - message.offset >= midway + limit:
             limit = midway
         end = min(message.offset + limit, message.granted)
         return message, message.offset, message.data[message.offset : end]
