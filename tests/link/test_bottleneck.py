@@ -170,7 +170,7 @@ class Watched(BottleneckWindow):
 
 
 @pytest.mark.parametrize("paths", [1, 16])
-@pytest.mark.parametrize("left", [0.1, 0.25, 0.5, 0.7])
+@pytest.mark.parametrize("left", [0.1, 0.25, 0.7])
 def test_a_fallen_rate_shows_in_round_trips_and_not_in_what_is_sent(
     paths: int, left: float
 ) -> None:
@@ -217,7 +217,7 @@ def test_a_loss_of_a_fifth_lowers_the_gain_and_its_end_raises_it(seed: int) -> N
 
 
 @pytest.mark.parametrize("paths", [1, 16])
-@pytest.mark.parametrize("longer", [1.6, 1.8, 2.0, 2.5, 4.0, 10.0])
+@pytest.mark.parametrize("longer", [1.6, 2.0, 4.0, 10.0])
 def test_a_longer_route_is_learnt(paths: int, longer: float) -> None:
     """Its round trips look crowded at first; they stay so when hardly anything is in flight.
 
