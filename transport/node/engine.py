@@ -225,8 +225,10 @@ class Engine(Connections):
             return False
         handle, packet, stable = transmit
         path = cast(Path, handle)
-        sent = path.send(packet, stable=stable)
-        link.expressed(now)
+        try:
+            sent = path.send(packet, stable=stable)
+        finally:
+            link.expressed(now)
         if not sent:
             self._path_failed(link, path, now)
         elif not isinstance(path, Channel):  # in memory nothing is ever late
