@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha512
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from support.shared_memory import (
     wait_for_memory,
 )
 from transport import Config, Node, PeerLostError
+from transport.link.express import COALESCE_PACKETS
 from transport.path.shared_memory import Channel, Host
 from transport.path.shared_memory import channel as channel_module
 from transport.path.shared_memory.segment import Claim
@@ -365,3 +367,21 @@ def cpu_time(pid: int | str) -> float:
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_what_waits_for_company_leaves_once_acknowledgements_have_come() -> None:
+    """Though nobody waits at this side, and the background thread keeps away."""
+    with linked() as (a, b):
+        wait_for_memory(a, b)
+        outbox = a._directory.link_to("b")._sender.outbox
+        for _ in range(5):
+            a.flush("b", timeout=PATIENCE)
+            for number in range(COALESCE_PACKETS + 1):
+                a.send(np.array([number]), to="b", timeout=PATIENCE)
+            for number in range(COALESCE_PACKETS):
+                assert b.recv(source="a", timeout=PATIENCE)[0] == number
+            until(lambda: monotonic() > a._engine._glance_at)
+            a.send(np.array([-1]), to="b", timeout=PATIENCE)
+            assert not outbox.drafts
+            assert b.recv(source="a", timeout=PATIENCE)[0] == COALESCE_PACKETS
+            assert b.recv(source="a", timeout=PATIENCE)[0] == -1

@@ -164,3 +164,13 @@ def test_the_payload_of_a_small_message_is_a_view_and_not_a_copy() -> None:
     assert isinstance(frame, frames.Eager)
     packet[-4:] = b"ABCD"
     assert bytes(frame.payload) == b"ABCD"
+
+
+def test_an_acknowledgement_is_known_to_be_all_that_is_left() -> None:
+    for ranges in ([], [(3, 4)], [(9, 12), (3, 4)]):
+        alone = b"." + frames.encode_ack(1, ranges)
+        assert frames.ends_with_ack(alone, 1)
+        assert not frames.ends_with_ack(alone + frames.encode_ping(), 1)
+        for cut in range(2, len(alone)):
+            assert not frames.ends_with_ack(alone[:cut], 1)
+    assert not frames.ends_with_ack(frames.encode_ping(), 0)

@@ -270,12 +270,12 @@ class Link(Ending):
         size, end = len(packet), 0
         path = self._came_over(handle, size, now)
         slots = None if path is None else path.slots
-        if slots is not None and size * RING_SHARE > slots.window:
-            self._sender.acknowledgements.owe_slot()  # few of these fit the ring at once
+        if slots is not None and (type(packet) is memoryview or size * RING_SHARE > slots.window):
+            self._sender.acknowledgements.owe_slot()  # in a slot, or few of these fit the ring
         found = self._receiver.inbox.predicted(payload, 0)
         if found is not None:
             message, end = found
-            if end == len(payload) or (slots is not None and payload[end] == frames.ACK):
+            if end == len(payload) or (slots is not None and frames.ends_with_ack(payload, end)):
                 if end < len(payload):
                     # The message goes first: its owner may answer while this is looked into.
                     self._behind = memoryview(payload)[end:], handle, size, now

@@ -58,3 +58,4 @@ class Alarm:
     def close(self) -> None:
         """Let go of the descriptor."""
         os.close(self._descriptor)
+        self._descriptor = -1  # whoever sets it now sets nothing

@@ -263,7 +263,8 @@ class Driver:
     def _put_off(self, now: float) -> None:
         """The background thread need not look before long; called under the lock."""
         self._put_off_at = now + PUT_OFF
-        self._alarm.set(RECENT)
+        if not self._stopping:
+            self._alarm.set(RECENT)
 
     @property
     def stopping(self) -> bool:

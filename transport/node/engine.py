@@ -79,6 +79,7 @@ class Engine(Connections):
         self._due: dict[Link, float] = {}  # when each link wants its time-out handled
         self._stale: dict[Link, None] = {}  # links whose entry there is out of date
         self._look_at = 0.0  # no link's time comes before this
+        self._glance_at = 0.0  # nor is there a glance before this
         self._stepping = False
         self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
@@ -210,6 +211,19 @@ class Engine(Connections):
         elif link not in self._stale:
             self._stale[link] = None
             self._look_at = min(self._look_at, now + LOOK_INTERVAL)
+
+    def glance(self, link: Link) -> None:
+        """Look now and then whether acknowledgements have come, which a message waits for.
+
+        Who sends and never waits keeps the background thread away; so nobody else would.
+        """
+        now = monotonic()
+        if self._stepping or now < self._glance_at:
+            return
+        self._glance_at = now + LOOK_INTERVAL
+        for path in self._paths.get(link, ()):
+            self._stirred.setdefault(path.endpoint, False)
+        self._step((), None)
 
     def express(
         self, link: Link, data: memoryview, description: bytes, context: int, tag: int

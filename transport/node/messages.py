@@ -114,8 +114,10 @@ class Messages:
         if self.engine.express(link, data, description, context, tag):
             return None
         message = link.send(data, description, context=context, tag=tag)
-        if link.wants_service:  # else it waits for company, which is what keeps it cheap
+        if link.wants_service:
             self.engine.touch(link)
+        else:  # it waits for company, which is what keeps it cheap
+            self.engine.glance(link)
         return message
 
     def follow(

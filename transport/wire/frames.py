@@ -173,6 +173,16 @@ def encode_ack(floor: int, ranges: Sequence[tuple[int, int]]) -> bytes:
     return b"".join([_ACK.pack(ACK, floor, count), *(_RANGE.pack(*r) for r in ranges)])
 
 
+def ends_with_ack(payload: bytes, start: int) -> bool:
+    """Whether what begins at `start` is one ACK frame and nothing else."""
+    counted = start + _ACK.size - 1
+    return (
+        payload[start] == ACK
+        and counted < len(payload)
+        and len(payload) == counted + 1 + payload[counted] * _RANGE.size
+    )
+
+
 def encode_eager_head(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
     """Everything of an EAGER frame but its payload of `size` bytes, which follows."""
     return EAGER_HEAD.pack(EAGER, message, context, tag, len(description), size) + description

@@ -99,7 +99,13 @@ class PeerBell:
         """Wake the peer; a full pipe means that it will wake already."""
         here = cores.current() & 255
         try:
-            os.splice(self._bytes, self._descriptor, 1, offset_src=here)
+            os.splice(
+                self._bytes,
+                self._descriptor,
+                1,
+                offset_src=here,
+                flags=os.SPLICE_F_NONBLOCK,  # which kernels before 5.1 want beside O_NONBLOCK
+            )
         except BlockingIOError:
             pass
         except OSError:  # a sandbox that does not have it, or forbids it
