@@ -15,17 +15,19 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 LIMIT = 100.0  # seconds
+ABORTED = "terminate called without an active exception"  # what C++ says then
+TRIES = 5
 
 
 @pytest.fixture
-def launch(tmp_path):
-    """Run an example with two ranks; return its lines."""
+def torchrun(tmp_path):
+    """Run an example with two ranks to its end."""
     secret = tmp_path / "secret"
     secret.touch(mode=0o600)
     secret.write_bytes(SECRET)
 
-    def run(name: str, *arguments: str) -> list[str]:
-        finished = subprocess.run(
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [
                 *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
                 *("--nproc-per-node", "2", str(PROJECT_ROOT / "examples" / name), *arguments),
@@ -41,15 +43,43 @@ def launch(tmp_path):
             text=True,
             timeout=LIMIT,
         )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def launch(torchrun):
+    """Run an example with two ranks; return its lines."""
+
+    def run(name: str, *arguments: str) -> list[str]:
+        return lines_of(torchrun(name, *arguments))
+
+    return run
+
+
+@pytest.fixture
+def launch_plain(torchrun):
+    """Run an example over Gloo; return its lines.
+
+    One such run in ten aborts when all is done: DDP keeps its process group for ever, so
+    `destroy_process_group` does not join Gloo's threads, and one that lets go of the last
+    tensor while the interpreter ends is unwound by force (PyTorch pull request 179291).
+    That says nothing of us; such a run is repeated.
+    """
+
+    def run(name: str, *arguments: str) -> list[str]:
+        for _ in range(TRIES):
+            finished = torchrun(name, *arguments, "--backend", "gloo")
+            if finished.returncode == 0 or ABORTED not in finished.stderr:
+                break
+        return lines_of(finished)
 
     return run
 
 
 @pytest.mark.slow
-def test_training_gives_the_losses_and_the_weights_that_gloo_gives(launch):
-    sealed, plain = (launch("train_ddp.py", "--backend", name) for name in ("sealed", "gloo"))
+def test_training_gives_the_losses_and_the_weights_that_gloo_gives(launch, launch_plain):
+    sealed, plain = launch("train_ddp.py", "--backend", "sealed"), launch_plain("train_ddp.py")
     assert sealed == plain
     assert [line.split()[0] for line in sealed] == ["epoch"] * 5 + ["accuracy", "weights"]
     assert float(sealed[-2].split()[1]) > 0.9
@@ -73,6 +103,12 @@ def test_only_what_leaves_a_site_is_sealed(launch):
 @pytest.mark.slow
 def test_inference_in_a_pipeline(launch):
     assert launch("infer_pipeline.py") == ["8 batches through 2 stages, same: True"]
+
+
+def lines_of(finished: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a run printed that ended well."""
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.splitlines()
 
 
 def falls(lines: list[str]) -> bool:
