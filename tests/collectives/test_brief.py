@@ -94,3 +94,22 @@ def test_without_credit_an_operation_waits_for_it():
         for number, (work, other) in enumerate(zip(works, others, strict=True)):
             assert (work.wait(20) == number + 1).all()
             assert (other.wait(20) == number + 1).all()
+
+
+def test_without_any_credit_what_comes_waits_until_its_turn():
+    """The peer's message is seen while this side's own still lies in the tensor, unsent."""
+    with grouped(2, config=Config(unexpected_bytes=262_144)) as groups:
+        first, second = groups
+        on_all(groups, lambda group: group.barrier())
+        outbox = first.node._directory.link_to(second.node.name)._sender.outbox
+        spent = []
+        while not outbox._waiting:
+            spent.append(first.isend(np.zeros(1), 1))
+        with first.node._driver:  # nobody but the caller looks
+            theirs = second.iall_reduce(np.full(4, 10.0))
+            until(lambda: not second.node._directory.link_to(first.node.name).wants_service)
+            first.node._engine._glance_at = 0.0
+            ours = first.iall_reduce(np.full(4, 1.0))
+        for _ in spent:
+            second.recv(source=0, timeout=20.0)
+        assert ours.wait(20).tolist() == theirs.wait(20).tolist() == [11.0] * 4

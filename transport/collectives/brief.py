@@ -79,8 +79,9 @@ class Brief(Collective):
             step = steps[self._at]
             kind = step.kind
             if kind is Kind.SEND:
-                self._at += 1
+                # It is not done before its memory may change: what comes meanwhile is kept.
                 work = self._send(step.peer, self._memory(step.at, step.extent), opening=True)
+                self._at += 1
                 if work is not None and not work.done():
                     # No credit: the memory is still needed as it is.
                     self._stopped = True

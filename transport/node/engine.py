@@ -80,6 +80,7 @@ class Engine(Connections):
         self._stale: dict[Link, None] = {}  # links whose entry there is out of date
         self._look_at = 0.0  # no link's time comes before this
         self._glance_at = 0.0  # nor is there a glance before this
+        self._waiting: dict[Link, None] = {}  # links with messages that wait for the peer
         self._stepping = False
         self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
@@ -101,14 +102,16 @@ class Engine(Connections):
         """Send at once what can be sent without sleeping; called under the lock.
 
         From within a step, that is from a done-callback, it only sees to it that the
-        step sends before it ends. Only where something could not be sent is there a look
-        at what has come: acknowledgements make room. Else what has come can wait for the
+        step sends before it ends. Only where something could not be sent, or waits, is there
+        a look at what has come: acknowledgements make room. Else what has come can wait for the
         one who waits for it, whose receive may not be posted yet.
         """
         if self._stepping:
             self._pump_asked = True
             return
         if not (self._active or self._granted):
+            if self._waiting:
+                self._glance()
             return
         self._touch_granted()
         asked = list(self._active)
@@ -212,17 +215,24 @@ class Engine(Connections):
             self._stale[link] = None
             self._look_at = min(self._look_at, now + LOOK_INTERVAL)
 
-    def glance(self, link: Link) -> None:
-        """Look now and then whether acknowledgements have come, which a message waits for.
+    def waits(self, link: Link) -> None:
+        """A message waits for what the peer acknowledges or grants: the next pump glances there.
 
-        Who sends and never waits keeps the background thread away; so nobody else would.
+        Who sends and never waits keeps the background thread away; so nobody else would
+        look. Not here, where the message has no owner yet who could be told of its end.
         """
+        self._waiting[link] = None
+
+    def _glance(self) -> None:
+        """Look now and then whether anything has come for messages that wait."""
         now = monotonic()
-        if self._stepping or now < self._glance_at:
+        if now < self._glance_at:
             return
         self._glance_at = now + LOOK_INTERVAL
-        for path in self._paths.get(link, ()):
-            self._stirred.setdefault(path.endpoint, False)
+        waiting, self._waiting = self._waiting, {}
+        for link in waiting:
+            for path in self._paths.get(link, ()):
+                self._stirred.setdefault(path.endpoint, False)
         self._step((), None)
 
     def express(
@@ -372,6 +382,7 @@ class Engine(Connections):
             self.neighbours.failed(cast(Channel, event.handle), f"dropped: {event.cause}")
             return
         elif isinstance(event, Failed):
+            self._waiting.pop(link, None)
             self._directory.ended(link, event.error)
         elif isinstance(event, PathBound):
             path = cast(Path, event.handle)

@@ -116,8 +116,8 @@ class Messages:
         message = link.send(data, description, context=context, tag=tag)
         if link.wants_service:
             self.engine.touch(link)
-        else:  # it waits for company, which is what keeps it cheap
-            self.engine.glance(link)
+        else:  # for company, which is what keeps it cheap; or for credit
+            self.engine.waits(link)
         return message
 
     def follow(
