@@ -174,3 +174,24 @@ def test_an_acknowledgement_is_known_to_be_all_that_is_left() -> None:
         for cut in range(2, len(alone)):
             assert not frames.ends_with_ack(alone[:cut], 1)
     assert not frames.ends_with_ack(frames.encode_ping(), 0)
+
+
+@given(any_frame)
+def test_a_lone_acknowledgement_is_what_the_parser_makes_of_it(
+    one: tuple[bytes, frames.Frame],
+) -> None:
+    encoded, frame = one
+    alone = frames.lone_ack(encoded)
+    assert alone is None or list(map(list, alone.ranges)) == list(map(list, frame.ranges))
+    one_range = isinstance(frame, frames.Ack) and len(frame.ranges) == 1
+    assert (alone is not None) is one_range
+
+
+@given(st.binary(min_size=27, max_size=27), st.integers(0, 2))
+def test_what_is_no_acknowledgement_is_left_to_the_parser(tail: bytes, count: int) -> None:
+    encoded = bytes((frames.ACK,)) + tail[:8] + bytes((count,)) + tail[9:25]
+    alone = frames.lone_ack(encoded)
+    if alone is not None:
+        ((first, last),) = alone.ranges
+        assert decoded(encoded) == [frames.Ack(alone.floor, [(first, last)])]
+    assert frames.lone_ack(encoded + b"\0") is frames.lone_ack(encoded[:-1]) is None

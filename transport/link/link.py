@@ -198,6 +198,10 @@ class Link(Beginning):
         slots = None if path is None else path.slots
         if slots is not None and (type(packet) is memoryview or size * RING_SHARE > slots.window):
             self._sender.acknowledgements.owe_slot()  # in a slot, or few of these fit the ring
+        ack = frames.lone_ack(payload)
+        if ack is not None:
+            self._on_ack(ack, now)
+            return None
         found = self._receiver.inbox.predicted(payload, 0)
         if found is not None:
             message, end = found

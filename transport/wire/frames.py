@@ -38,6 +38,7 @@ FOLLOW: Final = 14
 
 _ACK = Struct("<BQB")
 _RANGE = Struct("<QQ")
+_LONE_ACK = Struct("<BQBQQ")  # an ACK of one range
 EAGER_HEAD: Final = Struct("<BQIQHI")  # type, message, context, tag, described, size
 ANNOUNCE_HEAD: Final = Struct("<BQIQHQ")  # type, message, context, tag, described, size
 _ID_AND_VALUE = Struct("<BQQ")
@@ -169,7 +170,7 @@ def encode_ack(floor: int, ranges: Sequence[tuple[int, int]]) -> bytes:
     """`ranges` are closed, descending, at most `MAX_ACK_RANGES`."""
     count = len(ranges)
     if count == 1:
-        return _ACK.pack(ACK, floor, 1) + _RANGE.pack(*ranges[0])
+        return _LONE_ACK.pack(ACK, floor, 1, *ranges[0])
     return b"".join([_ACK.pack(ACK, floor, count), *(_RANGE.pack(*r) for r in ranges)])
 
 
@@ -181,6 +182,18 @@ def ends_with_ack(payload: bytes, start: int) -> bool:
         and counted < len(payload)
         and len(payload) == counted + 1 + payload[counted] * _RANGE.size
     )
+
+
+def lone_ack(payload: bytes) -> Ack | None:
+    """The ACK frame of one range that is all of `payload`; None where it is anything else.
+
+    Most packets of a large transfer's way back are this, so it is worth the second parser;
+    what it does not know, `decode` judges.
+    """
+    if len(payload) != _LONE_ACK.size or payload[0] != ACK:
+        return None
+    _, floor, count, first, last = _LONE_ACK.unpack(payload)
+    return Ack(floor, ((first, last),)) if count == 1 and first <= last else None
 
 
 def encode_eager_head(message: int, context: int, tag: int, description: bytes, size: int) -> bytes:
