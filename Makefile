@@ -40,12 +40,13 @@ check: $(DEV) ## Lint, format, types, import layers and repository rules
 	$(BIN)/mypy --strict transport bench
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_repository.py
 
-bench: $(PLOTS) ## Measure transfers and collectives beside others, into build/bench
+bench: $(PLOTS) $(TORCH) ## Measure transfers, collectives and a training step beside others, into build/bench
 	mkdir -p $(BUILD)
 	$(BIN)/sealfabric bench p2p --targets --json $(BUILD)/p2p.json --plot $(BUILD)/p2p.svg \
 	  --markdown $(BUILD)/p2p.md
 	$(BIN)/sealfabric bench collectives --targets --json $(BUILD)/collectives.json \
 	  --plot $(BUILD)/collectives.svg
+	$(BIN)/sealfabric bench ddp --json $(BUILD)/ddp.json
 
 # All experiments on the simulated fabric, as JSON and drawings; the last one takes minutes.
 SIM      := build/sim

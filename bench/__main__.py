@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import against, collectives, ddp, failover, flood, handshake, kms, p2p
+from . import against, collectives, ddp, failover, flood, handshake, kms, p2p, tuning
 from .sim import command as sim
 
 
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     p2p.add_arguments(commands.add_parser("p2p", help="two processes of one host"))
     collectives.add_arguments(commands.add_parser("collectives", help="beside Gloo and OpenMPI"))
+    tuning.add_arguments(commands.add_parser("tuning", help="a threshold of the collectives"))
     ddp.add_arguments(commands.add_parser("ddp", help="a training step beside Gloo"))
     flood.add_arguments(commands.add_parser("flood", help="a link under a flood"))
     failover.add_arguments(commands.add_parser("failover", help="a transfer that loses a path"))
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = {
         "p2p": p2p,
         "collectives": collectives,
+        "tuning": tuning,
         "ddp": ddp,
         "flood": flood,
         "failover": failover,

@@ -77,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
     return int(report.is_flawed)
 
 
+def repetitions(nbytes: int) -> tuple[int, int]:
+    """How many operations of this size a measurement has, and how many before it."""
+    return max(2, min(_MOST, _BUDGET // nbytes)), 1 if nbytes >= _LARGE else 10
+
+
 def measure(
     names: Sequence[str], size: int, tasks: Sequence[Task], rounds: int, deadline: float
 ) -> tuple[tuple[Line, ...], tuple[PeerNote, ...]]:
@@ -103,8 +108,7 @@ def measure(
             notes[name] = PeerNote(name=name, status="measured", version=ranks.version)
 
         def once(name: str, task: Task) -> Sample:
-            repeat = max(2, min(_MOST, _BUDGET // task.nbytes))
-            warm_up = 1 if task.nbytes >= _LARGE else 10
+            repeat, warm_up = repetitions(task.nbytes)
             done = running[name].measure(task.measurement, task.nbytes, repeat, warm_up)
             wrong[task, name] += done.wrong
             return Sample(value=done.seconds)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -62,8 +62,17 @@ class Rank(ABC):
 class SealfabricRank(Rank):
     """A group of ours, with shared memory allowed or over TCP alone."""
 
-    def __init__(self, rank: int, size: int, address: str, *, shared_memory: bool) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        address: str,
+        *,
+        shared_memory: bool,
+        tuning: Mapping[str, int] | None = None,
+    ) -> None:
         import transport
+        from transport.collectives import Tuning
 
         port, secret = address.split(",")
         self.rank, self.size = rank, size
@@ -75,6 +84,7 @@ class SealfabricRank(Rank):
             master_port=int(port),
             trust=transport.Trust(secret=bytes.fromhex(secret)),
             config=transport.Config(shared_memory=shared_memory),
+            tuning=None if tuning is None else Tuning(**tuning),
             timeout=60.0,
         )
 
@@ -205,13 +215,16 @@ class MpiRank(Rank):
 class Bench:
     """The orders that a rank carries out; each public method is one."""
 
-    def __init__(self, make: Callable[[str], Rank]) -> None:
+    def __init__(self, make: Callable[..., Rank]) -> None:
         self._make = make
         self._rank: Rank | None = None
 
-    def join(self, place: str) -> str:
-        """Become a member of the group that meets there; return the library's version."""
-        self._rank = self._make(place)
+    def join(self, place: str, tuning: Mapping[str, int] | None = None) -> str:
+        """Become a member of the group that meets there; return the library's version.
+
+        Only ours can be tuned.
+        """
+        self._rank = self._make(place) if tuning is None else self._make(place, tuning=tuning)
         return self._rank.version()
 
     def measure(self, operation: str, nbytes: int, repeat: int, warm_up: int) -> dict[str, Any]:
@@ -299,11 +312,11 @@ def _expected(operation: str, count: int, rank: int, size: int) -> Iterator[tupl
         yield count, np.roll(total, -rank * count) if operation == "reduce_scatter" else total
 
 
-PEERS: dict[str, Callable[[int, int, str], Rank]] = {
-    "sealfabric": lambda *of: SealfabricRank(*of, shared_memory=True),
-    "sealfabric-tcp": lambda *of: SealfabricRank(*of, shared_memory=False),
-    "torch-sealed": lambda *of: SealedTorchRank(*of, shared_memory=True),
-    "torch-sealed-tcp": lambda *of: SealedTorchRank(*of, shared_memory=False),
+PEERS: dict[str, Callable[..., Rank]] = {
+    "sealfabric": partial(SealfabricRank, shared_memory=True),
+    "sealfabric-tcp": partial(SealfabricRank, shared_memory=False),
+    "torch-sealed": partial(SealedTorchRank, shared_memory=True),
+    "torch-sealed-tcp": partial(SealedTorchRank, shared_memory=False),
     "gloo": GlooRank,
     "mpi-tcp": MpiRank,
     "mpi-shm": MpiRank,

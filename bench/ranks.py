@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,12 +28,20 @@ class Round:
 class Ranks:
     """`size` worker processes of one library, in one group.
 
-    Every call ends within the deadline or raises `BenchError`; after an error they can
-    only be closed.
+    `tuning` has values of `transport.collectives.Tuning`, for ours alone. Every call ends
+    within the deadline or raises `BenchError`; after an error they can only be closed.
     """
 
-    def __init__(self, name: str, size: int, *, deadline: float = 60.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        *,
+        deadline: float = 60.0,
+        tuning: Mapping[str, int] | None = None,
+    ) -> None:
         self.name = name
+        self._tuning = tuning
         self.size = size
         self.version = ""
         self._deadline = deadline
@@ -60,7 +69,8 @@ class Ranks:
             deadline=self._deadline,
             launch=launcher(self.name),
         )
-        self.version = self._crew.ask("join", place=where)[0]
+        order = {} if self._tuning is None else {"tuning": dict(self._tuning)}
+        self.version = self._crew.ask("join", place=where, **order)[0]
 
     def measure(self, operation: str, nbytes: int, repeat: int, warm_up: int) -> Round:
         """Run `operation` on all ranks, `repeat` times back to back.

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benchmarks("p2p").add_arguments(p2p)
     collectives = commands.add_parser("collectives", help="operations among ranks, beside others")
     benchmarks("collectives").add_arguments(collectives)
+    tuning = commands.add_parser("tuning", help="a threshold of the collectives at several values")
+    benchmarks("tuning").add_arguments(tuning)
     ddp = commands.add_parser("ddp", help="a training step of PyTorch, beside Gloo")
     benchmarks("ddp").add_arguments(ddp)
     flood = commands.add_parser("flood", help="what a flood of packets leaves of a link")
