@@ -22,7 +22,7 @@ from .quantities import parse_size
 from .rank_worker import OPERATIONS
 from .ranks import PEERS, Ranks
 from .report import PeerNote
-from .targets import collectives_targets, render_targets
+from .targets import collectives_targets, render_targets, targets_markdown
 from .timing import Sample, Task, interleave
 
 SIZES: Final = "64,4KiB,64KiB,1MiB,16MiB,256MiB"
@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a measurement takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, .png or .svg")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the targets as a Markdown table"
+    )
     parser.add_argument("--targets", action="store_true", help="say which targets are met")
 
 
@@ -70,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
     print(render(report))
     if args.targets:
         print(render_targets(collectives_targets(report)))
+    if args.markdown is not None:
+        table = targets_markdown(collectives_targets(report))
+        args.markdown.write_text(f"{table}\n", encoding="utf-8")
     if args.json is not None:
         write_json(report, args.json)
     if args.plot is not None:

@@ -24,7 +24,7 @@ from .ranks import PEERS as RANKED
 from .ranks import Ranks
 from .report import PeerNote, Report, render, write_json
 from .summary import write_markdown
-from .targets import p2p_targets, render_targets
+from .targets import p2p_targets, render_targets, targets_markdown
 from .tasks import (
     CIPHER,
     EXCHANGE_RANKS,
@@ -97,6 +97,9 @@ def run(args: argparse.Namespace) -> int:
             write_json(report, args.json)
         if args.markdown is not None:
             write_markdown(report, args.markdown)
+            if args.targets:
+                with args.markdown.open("a", encoding="utf-8") as file:
+                    file.write(f"\n{targets_markdown(p2p_targets(report.run))}\n")
         if args.plot is not None:
             write_plot(report, args.plot)
     except BenchError as error:

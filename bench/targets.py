@@ -6,7 +6,7 @@ only ratios carry over from one machine to another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -95,12 +95,25 @@ def collectives_targets(report: Report) -> tuple[Target, ...]:
 
 def render_targets(targets: Iterable[Target]) -> str:
     """Return the targets as a table."""
-    rows: list[Sequence[str]] = [("target", "bound", "measured", "")]
-    for each in targets:
-        sign = "≥" if each.better == "higher" else "≤"
-        measured = "" if each.measured is None else f"{each.measured:.2f} {each.unit}"
-        rows.append((each.work, f"{sign} {each.bound:.2f} {each.unit}", measured, each.verdict))
+    rows = [("target", "bound", "measured", ""), *map(_cells, targets)]
     return "\n".join(["", "Targets", *aligned(rows)])
+
+
+def targets_markdown(targets: Iterable[Target]) -> str:
+    """Return the targets that were measured as a Markdown table, the missed ones bold."""
+    lines = ["| target | bound | measured |", "|---|---|---|"]
+    for each in targets:
+        work, bound, measured, verdict = _cells(each)
+        if each.measured is not None:
+            measured = f"**{measured}, missed**" if verdict == "missed" else measured
+            lines.append(f"| {work} | {bound} | {measured} |")
+    return "\n".join(lines)
+
+
+def _cells(target: Target) -> tuple[str, str, str, str]:
+    sign = "≥" if target.better == "higher" else "≤"
+    measured = "" if target.measured is None else f"{target.measured:.2f} {target.unit}"
+    return target.work, f"{sign} {target.bound:.2f} {target.unit}", measured, target.verdict
 
 
 def _higher(work: str, bound: float, measured: float | None, unit: str = "x") -> Target:

@@ -44,11 +44,19 @@ def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys
     names = [name for name in PEERS if name != "torch-sealed-tcp"]
     words = f"--ranks 2 --sizes 12000000 --rounds 1 --targets --peers {','.join(names)}"
     only = ("--only", ",".join(OPERATIONS))
-    written = ("--json", str(target), "--plot", str(picture))
+    written = (
+        "--json",
+        str(target),
+        "--plot",
+        str(picture),
+        "--markdown",
+        str(tmp_path / "targets.md"),
+    )
     assert run(arguments(*words.split(), *only, *written)) == 0
     printed = capsys.readouterr().out
     assert "#wrong" in printed
     assert "all_reduce of 64 B, torch-sealed by gloo" in printed
+    assert (tmp_path / "targets.md").read_text(encoding="utf-8").startswith("| target |")
     document = json.loads(target.read_text(encoding="utf-8"))
     assert document["schema"] == SCHEMA
     present = [name for name in names if missing(name) is None]

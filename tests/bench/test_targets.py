@@ -6,7 +6,13 @@ import pytest
 
 from bench.collectives_report import Line, Report
 from bench.machine import describe_machine
-from bench.targets import Target, collectives_targets, p2p_targets, render_targets
+from bench.targets import (
+    Target,
+    collectives_targets,
+    p2p_targets,
+    render_targets,
+    targets_markdown,
+)
 from bench.timing import Result, Run, Task
 
 
@@ -81,3 +87,17 @@ def test_the_table_has_a_line_for_each():
     target = Target(work="some work", better="lower", bound=25.0, measured=19.6, unit="us")
     lines = [line.split() for line in render_targets([target]).splitlines()]
     assert lines[-1] == ["some", "work", "≤", "25.00", "us", "19.60", "us", "met"]
+
+
+def test_a_document_shows_what_was_measured_and_what_was_missed():
+    shown = targets_markdown(
+        [
+            Target(work="this", better="higher", bound=2.0, measured=1.9),
+            Target(work="that", better="lower", bound=25.0, measured=20.0, unit="us"),
+            Target(work="other", better="lower", bound=1.0, measured=None),
+        ]
+    )
+    assert shown.splitlines()[2:] == [
+        "| this | ≥ 2.00 x | **1.90 x, missed** |",
+        "| that | ≤ 25.00 us | 20.00 us |",
+    ]
