@@ -247,6 +247,8 @@ class _StagedWork(SealedWork):
             part, self._take_over = self._begin(*hosts)
             self._parts = (part,)
             self._finish = self._to_device
+            # Before the callback, which may run at once and finds nothing ended until this is set.
+            self._begun.set()
             # Whether or not anybody waits: the GPU should have the result, and the ring its memory.
             part.add_done_callback(lambda: self._in_a_thread(self.is_completed))
         except TransportError as error:
