@@ -216,8 +216,41 @@ def what_cannot_travel_is_refused_by_name() -> None:
             UsageError,
             str(dtype).removeprefix("torch."),
         )
+    options.reduceOp = dist.ReduceOp.AVG
+    for dtype in (torch.int32, torch.bool):
+        counts = torch.eye(3).to(dtype).to_sparse()
+        words = f"op avg is not defined for {str(dtype).removeprefix('torch.')}"
+        error_of(lambda c=counts: group.allreduce([c], options), UsageError, words)
     # None of these has harmed the group.
     dist.barrier(group)
+
+
+@check
+def sparse_tensors_that_disagree_are_named() -> None:
+    group = dist.new_group()
+    here, there = f"rank {RANK} ", f"rank {OTHER} "
+    square = torch.eye(3).to_sparse()
+    wide = torch.sparse_coo_tensor([[0], [1]], [1.0], (3, 4))
+    rows = torch.sparse_coo_tensor([[0]], torch.ones(1, 3), (3, 3))
+    for tensor, words in (
+        (odd(square, wide), ("[2, 0, 3, 3]", "[2, 0, 3, 4]")),
+        (odd(square, rows), ("[2, 0, 3, 3]", "[1, 1, 3, 3]")),
+    ):
+        error_of(lambda t=tensor: group.allreduce([t]), UsageError, here, there, *words)
+    options = dist.AllreduceOptions()
+    options.reduceOp = odd(dist.ReduceOp.SUM, dist.ReduceOp.AVG)
+    error_of(lambda: group.allreduce([square], options), UsageError, here, there, "sum", "avg")
+    # All ranks have seen it before any gathered entries: the group is as good as before.
+    group.allreduce([square])
+    assert torch.equal(square.to_dense(), 2 * torch.eye(3))
+    other = square.to(odd(torch.float32, torch.float64))
+    error_of(
+        lambda: group.allreduce([other]),
+        UsageError,
+        f"rank {OTHER} ('rank-{OTHER}')",
+        "float32",
+        "float64",
+    )
 
 
 @check

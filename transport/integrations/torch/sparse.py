@@ -1,8 +1,8 @@
 """all_reduce of sparse tensors: every rank gathers all entries, and sums them alike.
 
-Three gatherings: the shapes and numbers of entries, then indices, then values, both
-padded to the largest number. All ranks add the same entries in the same order, so the
-result has the same bits everywhere.
+Three gatherings: what each rank asks for, its shape and its number of entries, then
+indices, then values, both padded to the largest number. All ranks add the same entries
+in the same order, so the result has the same bits everywhere.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ def all_reduce(group: Group, tensor: Any, op: object, timeout: float | None) -> 
     """Return the sum of every rank's sparse COO tensor, coalesced. Blocks.
 
     Raises:
-        UsageError: another op than sum and avg, another layout, or ranks disagree.
+        UsageError: another op than sum and avg, an average of integers, another layout, or
+            ranks disagree.
         TransportError: as for every operation of a group.
     """
     if tensor.layout is not torch.sparse_coo:
         raise refused(f"all_reduce of layout {tensor.layout}: only sparse_coo is reduced")
     if op not in _REDUCED:
         raise refused(f"sparse tensors can be reduced by {' and '.join(_REDUCED)}, not by {op}")
+    if op == "avg" and not (tensor.is_floating_point() or tensor.is_complex()):
+        name = str(tensor.dtype).removeprefix("torch.")
+        raise refused(f"op avg is not defined for {name}, sparse or dense")
     if tensor.dim() > _DIMENSIONS:
         raise refused(f"a sparse tensor of {tensor.dim()} dimensions, at most {_DIMENSIONS}")
     mine = tensor.detach().coalesce()
-    described = torch.zeros(3 + _DIMENSIONS, dtype=torch.int64)
-    shape = (mine.sparse_dim(), mine.dense_dim(), *mine.shape)
+    described = torch.zeros(4 + _DIMENSIONS, dtype=torch.int64)
+    asked = (_REDUCED.index(op), mine.sparse_dim(), mine.dense_dim(), *mine.shape)
     described[0] = mine._nnz()
-    described[1 : 1 + len(shape)] = torch.tensor(shape)
+    described[1 : 1 + len(asked)] = torch.tensor(asked)
     everyone = torch.empty(group.size * len(described), dtype=torch.int64)
     group.all_gather(described, out=everyone, timeout=timeout)
     counts = _agreed(everyone.view(group.size, -1), group.rank)
@@ -54,10 +58,15 @@ def _agreed(described: Any, rank: int) -> list[int]:
     """How many entries each rank has.
 
     Raises:
-        UsageError: the ranks have tensors of different shape.
+        UsageError: the ranks have tensors of different shape, or ask for different ops.
     """
-    for other, theirs in enumerate(described[:, 1:].tolist()):
-        ours = described[rank, 1:].tolist()
+    our_op, *ours = described[rank, 1:].tolist()
+    for other, (op, *theirs) in enumerate(described[:, 1:].tolist()):
+        if op != our_op:
+            raise refused(
+                f"all_reduce of sparse tensors: rank {other} reduces by {_REDUCED[op]}, "
+                f"rank {rank} by {_REDUCED[our_op]}"
+            )
         if theirs != ours:
             raise refused(
                 f"all_reduce of sparse tensors: rank {other} has sparse and dense dimensions "
