@@ -34,10 +34,12 @@ class Group(Reductions, Exchanges):
     seconds fails. `keys` are public keys by name, as they were announced: a rank whose
     handshake proves another one fails the group. They add to the node's trust.
 
-    Blocking methods return the result; those that begin with `i` return a `Work` at
-    once, and several may be under way. Until it has ended, its tensors must not be
-    touched. Every method may be called from any thread, but all members must begin
-    collective operations in the same order.
+    Blocking methods return the result; those that begin with `i` begin the operation and
+    return its `Work`, and several may be under way. They do not wait for other ranks, but
+    for links: the first call that needs one returns when it is made, or raises after
+    `connect_timeout` seconds or the operation's `timeout`, whichever is less. Until a
+    `Work` has ended, its tensors must not be touched. Every method may be called from any
+    thread, but all members must begin collective operations in the same order.
 
     A group fails as a whole: once a rank is lost, late, or calls something else, every
     operation on every member ends with an error that names it, and so does every later
