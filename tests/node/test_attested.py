@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.nodes import until
+from support.nodes import IMPATIENT, until
 from transport import Config, Identity, Node, Trust
 from transport.errors import AuthenticationError, HandshakeError, PeerLostError, UsageError
 from transport.identity.attestation import (
@@ -154,7 +155,7 @@ def test_every_renewal_attests_again_and_cuts_who_has_changed(
     approved = program(authority, "print('approved')\n").timed_by(time.time)
     changed = program(authority, "print('changed')\n").timed_by(time.time)
     turncoat = Turncoat(approved, changed)
-    often = Config(rehandshake_interval=0.2)
+    often = dataclasses.replace(IMPATIENT, rehandshake_interval=0.2)
     asking = Trust(secret=SECRET, policy=policy_for(approved))
     with (
         node("judge", asking, often) as judge,

@@ -103,6 +103,7 @@ def run_into_death(own: Node, private: bytes, config: dict[str, float]) -> None:
         own.wait_for("victim", timeout=PATIENCE)
         again.ask("send", to="here", seeds=[6], size=100)
         assert digest(own.recv(source="victim", timeout=PATIENCE)) == digest(payload(6, 100))
+        again.ask("close")
 
 
 def _error_of(work: Work[Any]) -> TransportError:
@@ -156,6 +157,7 @@ def test_a_new_process_of_the_same_identity_takes_over(here: Node, private: byte
             here.wait_for("there", timeout=PATIENCE)
             here.send(payload(1, 50), to="there", timeout=PATIENCE)
             assert second.answer() == [digest(payload(1, 50))]
+            second.ask("close")
 
 
 @pytest.mark.slow
@@ -173,11 +175,12 @@ def test_a_restarted_listener_on_the_same_port_is_called_again(private: bytes) -
             second.tell("recv", source="here", count=1)
             here.send(payload(1, 50), to="there", timeout=PATIENCE)
             assert second.answer() == [digest(payload(1, 50))]
+            second.ask("close")
 
 
 @pytest.mark.slow
 def test_a_peer_that_stood_still_for_a_while_is_not_lost(private: bytes) -> None:
-    with node("here", config=IMPATIENT) as here, Remote("there", private, config=QUICK) as there:
+    with Remote("there", private, config=QUICK) as there, node("here", config=IMPATIENT) as here:
         link_remote(here, there)
         there.stop()
         link_here = here.link("there")
@@ -237,6 +240,7 @@ def test_strangers_among_processes(private: bytes) -> None:
             assert caught.value.kind == "AuthenticationError"
         with Remote("there", private) as there:
             there.ask("connect", addresses=here.addresses, peer="here")
+            there.ask("close")
 
 
 @pytest.mark.slow
@@ -257,3 +261,4 @@ def test_a_partition_loses_the_peer_on_both_sides_and_a_new_call_links_again(
         link_remote(here, there)
         there.ask("send", to="here", seeds=[1], size=10)
         here.recv(source="there", timeout=PATIENCE)
+        there.ask("close")

@@ -52,8 +52,8 @@ def with_remote(**config: float) -> Iterator[tuple[Node, Remote]]:
     """A node here and one in another process, linked, with memory between them."""
     ours = dataclasses.replace(IMPATIENT, **config)  # type: ignore[arg-type]
     with (
-        node("here", config=ours) as here,
         Remote("there", secrets.token_bytes(32), config={**QUICK, **config}) as there,
+        node("here", config=ours) as here,  # closed first: a dead peer answers no goodbye
     ):
         here.connect(there.addresses, peer="there", timeout=PATIENCE)
         there.ask("wait_for", peer="here")
