@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,16 @@ from .quantities import display_unit, format_size
 from .report import Report
 from .timing import Result
 
+_HEADINGS: Final = {
+    "pyzmq": "pyzmq, plaintext",
+    "pyzmq-tuned": "pyzmq tuned, plaintext",
+    "curve": "pyzmq with CURVE",
+    "tls": "Python TLS 1.3",
+    "gloo": "Gloo, plaintext",
+    "mpi-tcp": "OpenMPI, plaintext TCP",
+    "mpi-shm": "OpenMPI, plaintext shared memory",
+}
+_WHERE: Final = {"sealfabric": "same host", "sealfabric-tcp": "TCP alone"}
 _TITLES: Final = {
     "one-way": "{size} one way",
     "round-trip": "{size} round trip (lower is better)",
@@ -35,34 +44,36 @@ def markdown(report: Report) -> str:
     others = [
         note.name for note in report.peers if note.status == "measured" and note.name not in OURS
     ]
-    lines = [_row(["", "ours", *others]), _row(["---"] * (2 + len(others)))]
-    for result in report.run.results:
-        if result.task.measurement in _TITLES:
-            lines += [_row(cells) for cells in _rows(result, others)]
+    headings = [_HEADINGS.get(name, name) for name in others]
+    lines = [
+        _row(["", "Sealfabric, sealed", *headings]),
+        f"|{'---|' * (2 + len(others))}",
+    ]
+    for own in OURS:
+        for result in report.run.results:
+            if result.task.measurement in _TITLES and own in result.values:
+                lines.append(_row(_cells(result, own, others)))
     return "\n".join(lines)
 
 
-def _rows(result: Result, others: list[str]) -> Iterator[list[str]]:
+def _cells(result: Result, own: str, others: list[str]) -> list[str]:
     task = result.task
     title = _TITLES[task.measurement].format(size=format_size(task.nbytes))
-    for own in OURS:
-        if own not in result.values:
+    median = result.summary(own).median
+    unit, factor = display_unit(task.unit, median)
+    figure = f"{median / factor:.3g} {unit}"
+    if task.unit == "messages/s":
+        figure = f"{median:,.0f}"
+    cells = [f"{title}, {_WHERE[own]}", figure]
+    for name in others:
+        if name not in result.values:
+            cells.append("")
             continue
-        median = result.summary(own).median
-        unit, factor = display_unit(task.unit, median)
-        figure = f"{median / factor:.3g} {unit}"
-        if task.unit == "messages/s":
-            figure = f"{median:,.0f}"
-        cells = [f"{title}, {own}", figure]
-        for name in others:
-            if name not in result.values:
-                cells.append("")
-                continue
-            ratio = result.ratio(own, name).median
-            ahead = ratio > 1 if task.better == "higher" else ratio < 1
-            cells.append(f"**{ratio:.2f} ×**" if ahead else f"{ratio:.2f} ×")  # noqa: RUF001
-        yield cells
+        ratio = result.ratio(own, name).median
+        ahead = ratio > 1 if task.better == "higher" else ratio < 1
+        cells.append(f"**{ratio:.2f} ×**" if ahead else f"{ratio:.2f} ×")  # noqa: RUF001
+    return cells
 
 
 def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|"

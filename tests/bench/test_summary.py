@@ -34,11 +34,11 @@ REPORT = Report(
 
 def test_ours_are_figures_and_the_others_ratios_bold_where_ours_is_ahead():
     assert markdown(REPORT).splitlines() == [
-        "|  | ours | gloo |",
-        "| --- | --- | --- |",
-        "| 1 MiB one way, sealfabric | 4 GB/s | **2.00 ×** |",  # noqa: RUF001
-        "| 1 MiB one way, sealfabric-tcp | 1 GB/s | 0.50 × |",  # noqa: RUF001
-        "| handshake, both ends new (lower is better), sealfabric | 4 ms |  |",
+        "| | Sealfabric, sealed | Gloo, plaintext |",
+        "|---|---|---|",
+        "| 1 MiB one way, same host | 4 GB/s | **2.00 ×** |",  # noqa: RUF001
+        "| handshake, both ends new (lower is better), same host | 4 ms | |",
+        "| 1 MiB one way, TCP alone | 1 GB/s | 0.50 × |",  # noqa: RUF001
     ]
 
 
