@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..wire import frames
 from ..wire.frames import EAGER, EAGER_HEAD
@@ -37,7 +37,7 @@ Sealed = bytes | memoryview
 class Transmit(NamedTuple):
     """Bytes to send over the transport's path `handle`."""
 
-    handle: object
+    handle: Any  # as the transport gave it
     data: Buffer
     stable: bool
     """The memory is not written again before the packet is acknowledged: no copy is needed."""

@@ -198,10 +198,6 @@ class Link(Beginning):
         slots = None if path is None else path.slots
         if slots is not None and (type(packet) is memoryview or size * RING_SHARE > slots.window):
             self._sender.acknowledgements.owe_slot()  # in a slot, or few of these fit the ring
-        ack = frames.lone_ack(payload)
-        if ack is not None:
-            self._on_ack(ack, now)
-            return None
         found = self._receiver.inbox.predicted(payload, 0)
         if found is not None:
             message, end = found
@@ -215,6 +211,9 @@ class Link(Beginning):
                 message, end = found
                 self._events.append(events.MessageArrived(message))
                 found = self._receiver.inbox.predicted(payload, end)
+        elif (ack := frames.lone_ack(payload)) is not None:
+            self._on_ack(ack, now)
+            return None
         self._take_frames(memoryview(payload)[end:], handle, size, now, elicits=end > 0)
         return None
 

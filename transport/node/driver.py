@@ -166,6 +166,7 @@ class Driver:
         self._front = _Sleeper()  # of the waiting thread whose turn it is
         self._back = _Sleeper()  # of the background thread
         self._waiters = 0
+        self._parked = 0  # those of them who wait for another one's place
         self._last_wait = 0.0
         self._alarm = Alarm()  # the background thread sleeps until nobody puts it off any more
         self._put_off_at = 0.0
@@ -176,6 +177,7 @@ class Driver:
         self._stopping = False
         self._queuing: set[int] = set()  # threads that want the lock and do not have it
         self._told = False  # waiters were woken and want the lock
+        self._background_ident = 0
         self._thread = threading.Thread(
             target=self._background, name=f"sealfabric-{name}", daemon=True
         )
@@ -237,11 +239,12 @@ class Driver:
 
     def _tell_waiters(self) -> None:
         self.any_ended = False
-        if self._waiters:
+        if self._parked:
             self._told = True
             self._changed.notify_all()
-            if self._front.asleep:
-                self._front.wake()
+        if self._front.asleep:
+            self._told = True
+            self._front.wake()
 
     def expect_by(self, deadline: float) -> None:
         """Something is now due at `deadline`; called under the lock."""
@@ -255,7 +258,7 @@ class Driver:
 
         Called under the lock. It looks again soon after the last such call.
         """
-        if get_ident() != self._thread.ident:
+        if get_ident() != self._background_ident:
             self._last_wait = now
             if now >= self._put_off_at:
                 self._put_off(now)
@@ -319,7 +322,11 @@ class Driver:
                 looked, ready = True, self._sleep(self._front, now, deadline)
             else:
                 ready = []
-                self._changed.wait(None if deadline is None else deadline - now)
+                self._parked += 1
+                try:
+                    self._changed.wait(None if deadline is None else deadline - now)
+                finally:
+                    self._parked -= 1
 
     def _sleep(self, sleeper: _Sleeper, now: float, deadline: float | None) -> list[int]:
         """Give up the lock and sleep until a descriptor is ready or something is due."""
@@ -379,6 +386,7 @@ class Driver:
         self._usual_wait += (min(monotonic() - began, LONG) - self._usual_wait) / 8
 
     def _background(self) -> None:
+        self._background_ident = get_ident()
         while not self._stopping:
             try:
                 self._keep_alive()

@@ -248,7 +248,7 @@ class Engine(Connections):
         if transmit is None:
             return False
         handle, packet, stable = transmit
-        path = cast(Path, handle)
+        path: Path = handle
         try:
             sent = path.send(packet, stable=stable)
         finally:
@@ -354,7 +354,7 @@ class Engine(Connections):
                         break
                     self._handle(link, event)
                     continue
-                path = cast(Path, transmit.handle)
+                path: Path = transmit.handle
                 if path.send(transmit.data, stable=transmit.stable):
                     if not isinstance(path, Channel):
                         self._stirred.setdefault(path.endpoint, False)
