@@ -21,7 +21,8 @@ KIB, MIB = 1024, 1024 * 1024
         (MIB, 2, reducing.doubling_all_reduce),
         (16 * MIB, 2, reducing.ring_all_reduce),
         (64, 8, reducing.doubling_all_reduce),
-        (256 * KIB, 8, reducing.halving_all_reduce),
+        (256 * KIB, 8, reducing.doubling_all_reduce),
+        (MIB, 8, reducing.halving_all_reduce),
         (16 * MIB, 8, reducing.ring_all_reduce),
     ],
 )
@@ -42,7 +43,7 @@ def test_what_processors_may_reduce_differently_is_reduced_once():
 def test_the_others_by_size():
     tuning = Tuning()
     assert tuning.reduce_scatter(KIB, 1, 4) is reducing.direct_reduce_scatter(1, 4)
-    assert tuning.reduce_scatter(MIB, 1, 4) is reducing.ring_reduce_scatter(1, 4)
+    assert tuning.reduce_scatter(2 * MIB, 1, 4) is reducing.ring_reduce_scatter(1, 4)
     assert tuning.reduce(KIB, 1, 4, 0, WORK) is reducing.tree_reduce(1, 4, 0, WORK)
     assert tuning.reduce(MIB, 1, 4, 0, WORK) is reducing.chain_reduce(1, 4, 0, WORK)
     assert tuning.all_gather(KIB, 1, 4) is moving.spreading_all_gather(1, 4)

@@ -1,9 +1,10 @@
 """Which algorithm, and in what pieces: every threshold of the collectives in one place.
 
 All ranks must come to the same choice, so it rests on what they agree on anyway:
-operation, dtype, size of the tensor and number of ranks. `inline` and those of pairs were
-measured with two ranks on one machine; the other values are judgement
-(docs/adr/0028-sizes-of-two-ranks.md, docs/adr/0031-larger-pieces-of-two.md).
+operation, dtype, size of the tensor and number of ranks. All were measured on one machine,
+`inline` and those of pairs with two ranks (docs/adr/0028-sizes-of-two-ranks.md,
+docs/adr/0031-larger-pieces-of-two.md), the others with four and eight
+(docs/adr/0034-limits-of-four-and-eight-ranks.md); `sealfabric bench tuning` measures another.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Tuning:
     pair_piece: int = 8 * MIB  # `piece` of two ranks, who never pass on what they receive
     pair_ahead: int = 2  # `ahead` of two ranks
     pair_limit: int = 2 * MIB  # all_reduce of two ranks: exchange it whole up to this
-    doubling_limit: int = 64 * KIB  # the same for more ranks, who exchange it several times
+    doubling_limit: int = 256 * KIB  # the same for more ranks, who exchange it several times
     halving_limit: int = 1 * MIB  # all_reduce: halve and double up to this, then ring
-    direct_limit: int = 64 * KIB  # reduce_scatter: bytes of a block sent to each rank directly
+    direct_limit: int = 1 * MIB  # reduce_scatter: bytes of a block sent to each rank directly
     spread_limit: int = 64 * KIB  # all_gather: bytes of a block gathered in doubling steps
     tree_limit: int = 256 * KIB  # broadcast, reduce: along a tree up to this, then a chain
 

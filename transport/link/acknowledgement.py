@@ -16,7 +16,7 @@ from .ranges import RangeSet
 PACKETS_AT_ONCE: Final = 16  # small packets that one acknowledgement waits for
 SLOTS_AT_ONCE: Final = 2
 RANGES_KEPT: Final = 256
-BYTES_AT_ONCE: Final = 1024 * 1024 + 1  # so of the largest packets every second one
+BYTES_AT_ONCE: Final = 1024 * 1024 + 1  # a packet of a mebibyte, or its like in smaller ones
 NEVER: Final = float("inf")
 
 
