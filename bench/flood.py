@@ -101,6 +101,7 @@ def _measure(flood: Flood, rounds: int, seconds: float) -> list[tuple[float, flo
                     flooded = _rate(node, seconds)
                     dropped = (_dropped(node) - before) / (time.monotonic() - started)
                 results.append((alone, busy, flooded, dropped))
+        node.close(timeout=0.0)  # a sender that was killed answers no goodbye
     return results
 
 

@@ -398,32 +398,6 @@ def test_reversed_members_have_reversed_ranks(by_size):
     assert all(result.tolist() == [0, 1, 2] for result in results)
 
 
-@pytest.mark.slow
-def test_sixteen_nodes():
-    with grouped(16, tuning=SMALL) as groups:
-
-        def run(group):
-            for count in (3, 100, 2000):
-                array = np.full(count, group.rank)
-                group.all_reduce(array)
-                assert (array == sum(range(16))).all()
-            group.barrier()
-            return group.all_gather(np.array([group.rank])).tolist()
-
-        assert on_all(groups, run) == [list(range(16))] * 16
-        # Links are made as the schedules need them, not between all pairs.
-        assert all(len(group.node.stats().links) < 15 for group in groups)
-
-
-@pytest.mark.slow
-def test_sixty_four_nodes():
-    with grouped(64, timeout=100.0, connect_timeout=60.0) as groups:
-        sums = on_all(groups, lambda group: group.all_reduce(np.array([group.rank])).tolist())
-        assert sums == [[sum(range(64))]] * 64
-        # One link for each dimension of the cube, out of 63.
-        assert all(len(group.node.stats().links) == 6 for group in groups)
-
-
 # --- misuse ------------------------------------------------------------------------------
 
 
