@@ -305,7 +305,8 @@ def test_linking_and_parting_again_and_again_leaves_nothing() -> None:
                 b.recv(timeout=PATIENCE)
             until(lambda: not b.stats().links)
         until(lambda: held() == before)
-        assert b.stats().drops == {}
+        # A goodbye in memory overtakes what is still under way over TCP: it finds no link.
+        assert b.stats().drops.keys() <= {"unknown_link"}
 
 
 def test_close_gives_the_memory_back() -> None:
