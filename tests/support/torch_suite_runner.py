@@ -30,6 +30,37 @@ GLOO_ONLY = frozenset(
     }
 )
 SIZES = (2, 4)
+LEAST = 90
+"""Tests that run at each size at least, not counting skipped ones; there are a few more."""
+LIMIT = 3600.0  # seconds for all tests at one size
+
+SURROUNDINGS = {
+    "BACKEND": "sealed",
+    "SUITE_IMPORT": "support.torch_suite",
+}
+
+# Some of each family, for `make test`. Most of the tests of subgroups need 8 ranks or GPUs.
+PART = (
+    "test_all_gather",
+    "test_all_gather_object_subgroup",
+    "test_all_reduce_coalesced_sum",
+    "test_all_reduce_full_group_max",
+    "test_all_reduce_sum",
+    "test_all_to_all_single_unequal_split",
+    "test_broadcast",
+    "test_batch_isend_irecv_gloo_tags",
+    "test_DistributedDataParallelCPU",
+    "test_gather_object",
+    "test_gather_object_subgroup",
+    "test_isend",
+    "test_reduce_product",
+    "test_scatter",
+    "test_scatter_object_list",
+    "test_send_recv_any_source",
+    "test_send_recv_with_tag",
+    "test_sparse_all_reduce_sum",
+    "test_accumulate_gradients_no_sync",
+)
 
 
 def run(size: int, names: Sequence[str] = ()) -> tuple[set[str], int, str]:
@@ -44,19 +75,19 @@ def run(size: int, names: Sequence[str] = ()) -> tuple[set[str], int, str]:
             env={
                 # With CI set, torch writes reports by a package that is not needed here.
                 **{name: value for name, value in os.environ.items() if name != "CI"},
-                "BACKEND": "sealed",
+                **SURROUNDINGS,
                 "WORLD_SIZE": str(size),
-                "SUITE_IMPORT": "support.torch_suite",
                 "PYTHONPATH": os.pathsep.join((str(PROJECT_ROOT), str(PROJECT_ROOT / "tests"))),
                 "SEALFABRIC_SECRET_FILE": str(secret),
                 "OMP_NUM_THREADS": "1",
             },
             capture_output=True,
             text=True,
+            timeout=LIMIT,
         )
     log = finished.stdout + finished.stderr
     failed = set(re.findall(r"^(?:ERROR|FAIL): (\w+)", log, re.M))
-    ran = re.search(r"^Ran (\d+) tests", log, re.M)
+    ran = re.search(r"^Ran (\d+) tests?", log, re.M)
     skipped = re.search(r"skipped=(\d+)", log)
     count = 0 if ran is None else int(ran[1]) - (0 if skipped is None else int(skipped[1]))
     if ran is None:
@@ -75,6 +106,9 @@ def main() -> int:
         unexpected = sorted(failed - GLOO_ONLY)
         print(f"world size {size}: {count - len(failed)} passed, {len(failed)} failed")
         print(f"  only Gloo has it: {', '.join(sorted(failed & GLOO_ONLY)) or 'none'}")
+        if count < LEAST:
+            status = 1
+            print(log, f"  only {count} tests ran, at least {LEAST} should", sep="\n")
         if unexpected:
             status = 1
             print(log, f"  not expected: {', '.join(unexpected)}", sep="\n")
