@@ -108,6 +108,30 @@ def test_out_of_every_layout_is_filled(
     assert np.array_equal(out, tensor)
 
 
+@pytest.mark.parametrize("shape", [SMALL, (), (0,)], ids=str)
+def test_what_waits_already_is_received_as_what_comes(
+    pair: tuple[Node, Node], shape: tuple[int, ...]
+) -> None:
+    a, b = pair
+    tensor = sample(shape, np.float32)
+    strided = np.zeros((*shape, 2), np.float32)[..., 0]
+    numbered = [tensor + number for number in range(4)]
+    for each in numbered:
+        a.send(each, to="b", tag=5, timeout=PATIENCE)
+    until(lambda: b.stats().unclaimed_messages == len(numbered))
+    with pytest.raises(UsageError, match=r"'a'.*float32"):
+        b.recv(np.empty(shape, np.int32), source="a", tag=5, timeout=PATIENCE)
+    out = np.zeros(shape, np.float32)
+    assert b.recv(out, source="a", tag=5, timeout=PATIENCE) is out
+    assert np.array_equal(out, numbered[0])
+    assert_same(b.recv(source="a", tag=5, timeout=PATIENCE), numbered[1])
+    assert b.recv(strided, source="a", tag=5, timeout=PATIENCE) is strided
+    assert np.array_equal(strided, numbered[2])
+    assert_same(b.irecv(source="a", tag=5).wait(PATIENCE), numbered[3])
+    with pytest.raises(TransportTimeoutError):
+        b.recv(source="a", tag=5, timeout=0.0)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (1,), (1, 1, 1)], ids=str)
 def test_scalars_and_empty_tensors(pair: tuple[Node, Node], shape: tuple[int, ...]) -> None:
     a, b = pair

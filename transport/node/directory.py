@@ -220,3 +220,14 @@ class Directory:
         notes[peer] = error
         if len(notes) > self._config.links:
             notes.popitem(last=False)
+
+
+class AllClosed:
+    """Ends when no link is left in a directory."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def done(self) -> bool:
+        """Whether every link has ended."""
+        return not any(True for _ in self._directory)

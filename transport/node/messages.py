@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from ..config import Config
 from ..errors import (
@@ -29,6 +29,8 @@ from .claims import Claim, Claims
 from .engine import Engine
 from .matching import Matcher
 from .work import Work
+
+NOTHING: Final = object()
 
 
 class Receive:
@@ -188,6 +190,32 @@ class Messages:
             self._let_go_by(receive)
         return receive.work
 
+    def take_now(self, destination: DestinationView | None, source: str, tag: int) -> Any:
+        """What a small message of context 0 that waits is received into, without a handle.
+
+        `NOTHING` where none waits, and where `receive` has more to do or to say than to copy.
+        """
+        message = self._matcher.peek(0, source, tag)
+        if message is None or message.incoming.payload is None:
+            return NOTHING
+        if destination is not None and destination.copy_back is not None:
+            return NOTHING
+        try:
+            array, memory = _memory_for(destination, message.spec)
+        except (UsageError, TruncatedError, LimitError):
+            return NOTHING
+        self._matcher.take_exact(0, source, tag)
+        self._copy(message.link, message.incoming, memory)
+        return array
+
+    def _copy(self, link: Link, incoming: IncomingMessage, memory: memoryview) -> None:
+        """A small message's bytes; its credit is free again."""
+        payload = incoming.payload
+        if payload:
+            memory[:] = payload
+        if link.release(incoming):
+            self.engine.touch(link)
+
     def _take_waiting(self, receive: Receive) -> bool:
         """Give a waiting message to `receive`; False where none matches."""
         message = self._matcher.message_for(receive)
@@ -288,21 +316,13 @@ class Messages:
         A message that does not fit stays in the queue: nothing is lost by a wrong buffer.
         """
         try:
-            if receive.destination is None:
-                receive.array, memory = new_array(spec)
-            else:
-                check_fits(receive.destination, spec)
-                receive.array = receive.destination.owner
-                memory = receive.destination.data[: spec.nbytes]
+            receive.array, memory = _memory_for(receive.destination, spec)
         except (UsageError, TruncatedError, LimitError) as error:
             text = f"{receive.work.what} does not fit the message from {link.peer!r}: {error}"
             receive.work.fail(type(error)(text))
             return False
         if incoming.payload is not None:
-            if spec.nbytes:
-                memory[:] = incoming.payload
-            if link.release(incoming):
-                self.engine.touch(link)
+            self._copy(link, incoming, memory)
             self._finish(link.peer, incoming.tag, spec.nbytes, receive)
             return True
         if link.accept(incoming, memory):
@@ -423,6 +443,14 @@ class Operation(NamedTuple):
         tag = "any" if self.tag is None else self.tag
         size = "" if self.nbytes is None else f", {self.nbytes} bytes"
         return f"{self.verb} {self.preposition} {peer} (tag {tag}{size})"
+
+
+def _memory_for(destination: DestinationView | None, spec: TensorSpec) -> tuple[object, memoryview]:
+    """The object that a tensor is received into, and the flat bytes of it."""
+    if destination is None:
+        return new_array(spec)
+    check_fits(destination, spec)
+    return destination.owner, destination.data[: spec.nbytes]
 
 
 def _never() -> bool:

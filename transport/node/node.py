@@ -27,13 +27,13 @@ from ..link import Established, Event, Failed, Link, State
 from ..link.handshake import Terms
 from ..link.sender import local_payload, packet_limit, slot_size
 from ..path.base import PathFilter
-from ..tensor.views import destination_view, source_view
+from ..tensor.views import DestinationView, destination_view, source_view
 from .channel import Channel
-from .directory import Directory
+from .directory import AllClosed, Directory
 from .engine import Engine
 from .handle import PeerLink
 from .linking import Linking
-from .messages import Message, Messages
+from .messages import NOTHING, Message, Messages
 from .work import Work
 
 log = logging.getLogger("transport")
@@ -271,7 +271,15 @@ class Node:
             PeerLostError: the peer is gone.
             TransportTimeoutError: nothing came in time, or not all of it.
         """
-        return self.irecv(out, source=source, tag=tag).complete(timeout)
+        destination, tag = self._checked(out, tag)
+        with self._driver:
+            if source is not None and tag is not None:
+                received = self._messages.take_now(destination, source, tag)
+                if received is not NOTHING:
+                    self._engine.pump()
+                    return received
+            work = self._receive(destination, source, tag, 0)
+        return work.complete(timeout)
 
     def irecv(
         self,
@@ -285,21 +293,31 @@ class Node:
 
         Raises: as `recv`, for what is known at once.
         """
+        destination, tag = self._checked(out, tag)
+        with self._driver:
+            return self._receive(destination, source, tag, context)
+
+    def _checked(self, out: object, tag: int | None) -> tuple[DestinationView | None, int | None]:
+        """The arguments of a receive, where they can be."""
         if self._closing or forks() != self._forks:
             self._check_usable()
         if tag is not None and (type(tag) is not int or not 0 <= tag <= MAX_TAG):
             tag = _checked_tag(tag)
-        destination = None if out is None else destination_view(out)
-        with self._driver:
-            if source == self.name:
-                raise UsageError(f"node {self.name!r} has no link to itself")
-            work = self._messages.receive(destination, source=source, context=context, tag=tag)
-            lost = self._directory.lost.get(source) if source is not None else None
-            if lost is not None and not work.done():
-                # What it had delivered before may still be taken; nothing more will come.
-                work.cancel()
-                raise PeerLostError(f"{work.what} failed: {lost}")
-            self._engine.pump()
+        return None if out is None else destination_view(out), tag
+
+    def _receive(
+        self, destination: DestinationView | None, source: str | None, tag: int | None, context: int
+    ) -> Work[Any]:
+        """Called under the lock."""
+        if source == self.name:
+            raise UsageError(f"node {self.name!r} has no link to itself")
+        work = self._messages.receive(destination, source=source, context=context, tag=tag)
+        lost = self._directory.lost.get(source) if source is not None else None
+        if lost is not None and not work.done():
+            # What it had delivered before may still be taken; nothing more will come.
+            work.cancel()
+            raise PeerLostError(f"{work.what} failed: {lost}")
+        self._engine.pump()
         return work
 
     def probe(self, *, source: str | None = None, tag: int | None = 0) -> Message | None:
@@ -436,7 +454,7 @@ class Node:
             self._closed.wait(timeout)
             return
         # A link that is open to its caller alone is closed, with a goodbye, once it is confirmed.
-        self._driver.wait(_AllClosed(self._directory), monotonic() + timeout)
+        self._driver.wait(AllClosed(self._directory), monotonic() + timeout)
         with self._driver:
             for link in self._directory:
                 link.abort(error)
@@ -470,14 +488,3 @@ def _checked_tag(tag: object) -> int:
     if not 0 <= number <= MAX_TAG:
         raise UsageError(f"tag must be a whole number in 0..2^64-1, got {tag!r}")
     return number
-
-
-class _AllClosed:
-    """Ends when no link is left."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-
-    def done(self) -> bool:
-        """Whether every link has ended."""
-        return not any(True for _ in self._directory)
