@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from .collectives_report import Line, Report, render, write_json
+from .collectives_report import Line, Report, markdown, render, write_json
 from .errors import BenchError
 from .machine import describe_machine
 from .peers import chosen, missing
@@ -41,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds a measurement takes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, .png or .svg")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the targets as a Markdown table"
-    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as Markdown")
     parser.add_argument("--targets", action="store_true", help="say which targets are met")
 
 
@@ -74,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     if args.targets:
         print(render_targets(collectives_targets(report)))
     if args.markdown is not None:
-        table = targets_markdown(collectives_targets(report))
-        args.markdown.write_text(f"{table}\n", encoding="utf-8")
+        parts = [markdown(report)]
+        if args.targets:
+            parts.append(targets_markdown(collectives_targets(report)))
+        args.markdown.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if args.json is not None:
         write_json(report, args.json)
     if args.plot is not None:

@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from .machine import Machine
 from .peers import OURS
+from .quantities import display_unit, format_size
 from .report import PeerNote, peer_lines
+from .summary import HEADINGS, WHERE, row
 from .timing import Result
 
 SCHEMA: Final = "sealfabric.bench.collectives/2"
@@ -122,6 +124,37 @@ def _table(lines: list[Line]) -> list[str]:
                 f"{line.busbw(line.nbytes, seconds):>8.2f}{line.wrong[name]:>7}{ratios}"
             )
     return text
+
+
+def markdown(report: Report) -> str:
+    """Return a Markdown table: ours are times, the others how many times as fast ours is."""
+    tables = []
+    for ranks in report.notes:
+        lines = [line for line in report.lines if line.ranks == ranks]
+        names = dict.fromkeys(name for line in lines for name in line.result.values)
+        others = [name for name in names if name not in WHERE]
+        heading = [f"{ranks} ranks", "Sealfabric, sealed", *(HEADINGS[name] for name in others)]
+        table = [row(heading), f"|{'---|' * len(heading)}"]
+        for own in WHERE:
+            for line in lines:
+                if own in line.result.values:
+                    table.append(row(_markdown_cells(line, own, others)))
+        tables.append("\n".join(table))
+    return "\n\n".join(tables)
+
+
+def _markdown_cells(line: Line, own: str, others: list[str]) -> list[str]:
+    median = line.result.summary(own).median
+    unit, factor = display_unit("s", median)
+    cells = [
+        f"{line.operation} of {format_size(line.nbytes)}, {WHERE[own]}",
+        f"{median / factor:.3g} {unit}",
+    ]
+    for name in others:
+        speedup = line.speedup(own, name)
+        times = "" if speedup is None else f"{speedup:.2f} ×"  # noqa: RUF001
+        cells.append(f"**{times}**" if speedup is not None and speedup > 1 else times)
+    return cells
 
 
 def write_json(report: Report, path: Path) -> None:

@@ -10,7 +10,7 @@ from .quantities import display_unit, format_size
 from .report import Report
 from .timing import Result
 
-_HEADINGS: Final = {
+HEADINGS: Final = {
     "pyzmq": "pyzmq, plaintext",
     "pyzmq-tuned": "pyzmq tuned, plaintext",
     "curve": "pyzmq with CURVE",
@@ -19,7 +19,12 @@ _HEADINGS: Final = {
     "mpi-tcp": "OpenMPI, plaintext TCP",
     "mpi-shm": "OpenMPI, plaintext shared memory",
 }
-_WHERE: Final = {"sealfabric": "same host", "sealfabric-tcp": "TCP alone"}
+WHERE: Final = {
+    "sealfabric": "same host",
+    "sealfabric-tcp": "TCP alone",
+    "torch-sealed": "torch.distributed, same host",
+    "torch-sealed-tcp": "torch.distributed, TCP alone",
+}
 _TITLES: Final = {
     "one-way": "{size} one way",
     "round-trip": "{size} round trip (lower is better)",
@@ -44,15 +49,15 @@ def markdown(report: Report) -> str:
     others = [
         note.name for note in report.peers if note.status == "measured" and note.name not in OURS
     ]
-    headings = [_HEADINGS.get(name, name) for name in others]
+    headings = [HEADINGS.get(name, name) for name in others]
     lines = [
-        _row(["", "Sealfabric, sealed", *headings]),
+        row(["", "Sealfabric, sealed", *headings]),
         f"|{'---|' * (2 + len(others))}",
     ]
     for own in OURS:
         for result in report.run.results:
             if result.task.measurement in _TITLES and own in result.values:
-                lines.append(_row(_cells(result, own, others)))
+                lines.append(row(_cells(result, own, others)))
     return "\n".join(lines)
 
 
@@ -64,7 +69,7 @@ def _cells(result: Result, own: str, others: list[str]) -> list[str]:
     figure = f"{median / factor:.3g} {unit}"
     if task.unit == "messages/s":
         figure = f"{median:,.0f}"
-    cells = [f"{title}, {_WHERE[own]}", figure]
+    cells = [f"{title}, {WHERE[own]}", figure]
     for name in others:
         if name not in result.values:
             cells.append("")
@@ -75,5 +80,6 @@ def _cells(result: Result, own: str, others: list[str]) -> list[str]:
     return cells
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
+    """Return a line of a Markdown table."""
     return f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|"

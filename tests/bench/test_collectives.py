@@ -8,7 +8,7 @@ import json
 import pytest
 
 from bench.collectives import add_arguments, run
-from bench.collectives_report import SCHEMA, Line, Report, render
+from bench.collectives_report import SCHEMA, Line, Report, markdown, render
 from bench.errors import BenchError
 from bench.machine import describe_machine
 from bench.peers import missing
@@ -38,6 +38,22 @@ def report(*lines, notes=()):
     return made
 
 
+def test_ours_are_times_and_the_others_say_how_many_times_as_fast_ours_is():
+    shown = markdown(
+        report(
+            line(nbytes=4096, sealfabric=(1e-3,), sealfabric_tcp=(4e-3,), gloo=(2e-3,)),
+            line(nbytes=2**20, sealfabric=(5e-3,), gloo=(4e-3,)),
+        )
+    )
+    assert shown.splitlines() == [
+        "| 2 ranks | Sealfabric, sealed | Gloo, plaintext |",
+        "|---|---|---|",
+        "| all_reduce of 4 KiB, same host | 1 ms | **2.00 ×** |",  # noqa: RUF001
+        "| all_reduce of 1 MiB, same host | 5 ms | 0.80 × |",  # noqa: RUF001
+        "| all_reduce of 4 KiB, TCP alone | 4 ms | 0.50 × |",  # noqa: RUF001
+    ]
+
+
 def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys):
     target, picture = tmp_path / "collectives.json", tmp_path / "collectives.svg"
     # Large, hence few repetitions; torch takes seconds to start, so one of its own is enough.
@@ -56,7 +72,9 @@ def test_every_operation_of_every_library_is_right_and_reported(tmp_path, capsys
     printed = capsys.readouterr().out
     assert "#wrong" in printed
     assert "all_reduce of 64 B, torch-sealed by gloo" in printed
-    assert (tmp_path / "targets.md").read_text(encoding="utf-8").startswith("| target |")
+    written_down = (tmp_path / "targets.md").read_text(encoding="utf-8")
+    assert written_down.startswith("| 2 ranks | Sealfabric, sealed |")
+    assert "\n\n| target |" in written_down
     document = json.loads(target.read_text(encoding="utf-8"))
     assert document["schema"] == SCHEMA
     present = [name for name in names if missing(name) is None]

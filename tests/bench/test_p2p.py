@@ -63,7 +63,7 @@ def test_a_small_real_run_prints_and_writes(tmp_path, capsys):
     assert len(one_way["peers"]["tls"]["rounds"]) == 2
     assert one_way["peers"]["tls"]["median"] > 0
     assert set(one_way["ratios"]["sealfabric-tcp"]) == {"tls"}
-    assert "| 4 KiB one way, sealfabric-tcp | " in table.read_text(encoding="utf-8")
+    assert "| 4 KiB one way, TCP alone | " in table.read_text(encoding="utf-8")
 
 
 def test_memory_alone_runs_no_peers(monkeypatch, capsys):
