@@ -62,7 +62,7 @@ FULL: Final = Effort(
     round_trip_sizes=(64, 4 * 2**10, 64 * 2**10, 2**20, 16 * 2**20),
     one_way_samples=3,
     round_trips=1000,
-    rate_messages=5000,
+    rate_messages=30_000,
     wait=0.5,
     handshakes=3,
 )

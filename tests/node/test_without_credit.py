@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
 
-from support.nodes import PATIENCE, linked, until
+from support.nodes import PATIENCE, link, linked, node, until
 from support.shared_memory import wait_for_memory
 from transport import Config, Node, PeerLostError
 from transport.node import Work
@@ -29,26 +30,55 @@ def spent(request) -> Iterator[tuple[Node, Node, Works]]:
         yield a, b, works
 
 
-def post(a: Node, number: int) -> Work[None]:
-    """One more message, at a time when the sender looks at what has come."""
+def post(a: Node, number: int, to: str) -> Work[None]:
+    """One more message, at a time when the sender may look at what has come."""
     a._engine._glance_at = 0.0
-    return a.isend(np.array([number]), to="b")
+    return a.isend(np.array([number]), to=to)
+
+
+def go_on_posting(
+    a: Node, until_this: Callable[[], bool], to: str = "b", also: Callable[[], object] = int
+) -> Works:
+    """Post until something holds, while nobody but the sender looks at what has come."""
+    posted: Works = []
+    deadline = monotonic() + PATIENCE
+    with a._driver:
+        while not until_this():
+            assert monotonic() < deadline
+            posted.append(post(a, len(posted), to))
+            also()
+            sleep(0)  # the other nodes' threads want the interpreter too
+    return posted
 
 
 def test_credit_that_comes_is_seen_by_who_only_sends(spent) -> None:
     a, b, works = spent
-    for number in range(len(works)):
-        assert b.recv(source="a", timeout=PATIENCE) == [number]
-    until(lambda: post(a, 0).done())
-    for work in works:
-        work.wait(PATIENCE)
+    until(lambda: b.stats().unclaimed_messages >= len(works) - 1)
+    taken = [b.irecv(source="a") for _ in works]
+    go_on_posting(a, works[-1].done)
+    assert [work.wait(PATIENCE)[0] for work in taken] == list(range(len(works)))
 
 
 def test_every_work_ends_where_the_peer_leaves(spent) -> None:
     a, b, works = spent
-    with a._driver:  # nobody but the sender looks
+    with a._driver:
         b.close(timeout=0.0)
-        while "b" not in a._directory.lost:
-            works.append(post(a, len(works)))
+        works += go_on_posting(a, lambda: "b" in a._directory.lost)
     until(lambda: all(work.done() for work in works))
     assert isinstance(works[-1].exception(), PeerLostError)
+
+
+def test_who_only_sends_to_one_peer_serves_the_others_too(spent) -> None:
+    """Messages to "b" wait for what it says, while this node sends to "c" and never waits."""
+    a, b, works = spent
+    taken: list[Work[np.ndarray]] = []
+
+    def take_one_after_the_other() -> None:
+        c.irecv(source="a")
+        if len(taken) < len(works) and (not taken or taken[-1].done()):
+            taken.append(b.irecv(source="a"))
+
+    with node("c") as c:
+        link(a, c)
+        go_on_posting(a, works[-1].done, to="c", also=take_one_after_the_other)
+        assert [work.wait(PATIENCE)[0] for work in taken] == list(range(len(works)))

@@ -133,7 +133,11 @@ class Job:
         """Wait until every rank has ended; none is left behind."""
         try:
             for rank in self.ranks:
-                out, err = rank.communicate(timeout=LIMIT)
+                try:
+                    out, err = rank.communicate(timeout=LIMIT)
+                except subprocess.TimeoutExpired:
+                    rank.kill()  # what it said until then tells where it hung
+                    out, err = rank.communicate()
                 lines = [line for line in out.splitlines() if line.startswith("SAY ")]
                 self.said.append([json.loads(line.removeprefix("SAY ")) for line in lines])
                 self.errors.append(err)

@@ -37,6 +37,7 @@ NAP: Final = 0.001  # how soon that thread looks again where another one had the
 PATIENT: Final = 16  # such naps before it stands in line for it
 LONGEST_SLEEP: Final = 60.0
 TURN: Final = 0.00005  # a busy engine stands aside so long for a thread that wants it
+NEGLECT: Final = 0.02  # so long nobody looks at descriptors; then the background thread does
 SPIN: Final = 0.0004  # a waiter looks again and again for so long, where waits are usually shorter
 SPIN_PAUSE: Final = 8  # waits without, after a spin that was in somebody's way
 LONG: Final = 0.001  # waits count as no longer than this in what is usual
@@ -169,7 +170,8 @@ class Driver:
         self._parked = 0  # those of them who wait for another one's place
         self._last_wait = 0.0
         self._alarm = Alarm()  # the background thread sleeps until nobody puts it off any more
-        self._put_off_at = 0.0
+        self._put_off_at = 0.0  # not before then again; 0 where it is not set to anything
+        self._looked_at = 0.0  # at descriptors, lately
         self._usual_wait = 0.0  # for something to come, asleep or not, of late
         self._spins_to_skip = 0
         self.any_ended = False
@@ -264,7 +266,13 @@ class Driver:
                 self._put_off(now)
 
     def _put_off(self, now: float) -> None:
-        """The background thread need not look before long; called under the lock."""
+        """The background thread need not look before long; called under the lock.
+
+        But who sends and never waits, or finds in memory whatever it waits for, would
+        keep it away for ever from what comes over other links: then the alarm goes off.
+        """
+        if self._put_off_at and now - self._looked_at >= NEGLECT:
+            return
         self._put_off_at = now + PUT_OFF
         if not self._stopping:
             self._alarm.set(RECENT)
@@ -318,6 +326,7 @@ class Driver:
                     return False
                 # Who polls without time to wait would otherwise never see a packet.
                 looked, ready = True, self._front.sleep(0)
+                self._looked_at = now
             elif not self._front.asleep:
                 looked, ready = True, self._sleep(self._front, now, deadline)
             else:
@@ -345,11 +354,14 @@ class Driver:
                     found, ready = self._spin(now, due)
                 finally:
                     self._queue_up()
+                if not found:
+                    self._looked_at = now
                 if found or ready or sleeper.rung:
                     self._note_wait(now)
                     return ready
             if not self._memory.lie_down():
                 return []
+            self._looked_at = now
             self._lock.release()
             try:
                 return sleeper.sleep(max(0.0, sleeper.until - monotonic()))
@@ -414,10 +426,16 @@ class Driver:
                 if self._stopping:
                     return
                 now = monotonic()
-                if self._waiters:
-                    self._put_off_at = 0.0  # the last of them sets the alarm
-                elif now - self._last_wait < RECENT:
-                    self._put_off(now)
+                if self._waiters or now - self._last_wait < RECENT:
+                    if now - self._looked_at >= NEGLECT:
+                        self._looked_at = now
+                        self._step([*ready, *self._back.sleep(0)], None)
+                        ready = []
+                        if self.any_ended:
+                            self._tell_waiters()
+                    self._put_off_at = 0.0
+                    if not self._waiters:  # else the last of them sets the alarm
+                        self._put_off(now)
                 else:
                     self._step(ready, None)
                     if self.any_ended:

@@ -47,6 +47,7 @@ MIDDLING: Final = 1024
 LARGE: Final = 256 * 1024
 STEP_LIMIT: Final = 0.002  # seconds after which a step leaves the rest to the next one
 _OF_LINKS: Final = (FIRST_FRAMES, FIRST_BULK, FIRST_PAIR)
+NEGLECT: Final = 0.002  # who only sends looks at all endpoints where nobody has for so long
 LOOK_INTERVAL: Final = 0.0005  # a busy engine looks at its links' deadlines this often
 
 
@@ -81,6 +82,8 @@ class Engine(Connections):
         self._look_at = 0.0  # no link's time comes before this
         self._glance_at = 0.0  # nor is there a glance before this
         self._waiting: dict[Link, None] = {}  # links with messages that wait for the peer
+        self._neglected_at = 0.0  # from then on all endpoints have been left alone for long
+        self._neglected = False
         self._stepping = False
         self._pump_asked = False  # by a callback, within a step
         self.drops: Counter[str] = Counter()
@@ -110,7 +113,7 @@ class Engine(Connections):
             self._pump_asked = True
             return
         if not (self._active or self._granted):
-            if self._waiting:
+            if self._waiting or self._neglected:
                 self._glance()
             return
         self._touch_granted()
@@ -154,7 +157,10 @@ class Engine(Connections):
                 self._stirred[endpoint] = True
             elif descriptor in self._monitored:
                 self._check_connectivity(self._monitored[descriptor])
-        enough = monotonic() + STEP_LIMIT
+        now = monotonic()
+        if ready:
+            self._neglected_at = now + NEGLECT
+        enough = now + STEP_LIMIT
         while True:
             now = monotonic()
             peek = self.neighbours.peek
@@ -224,12 +230,20 @@ class Engine(Connections):
         self._waiting[link] = None
 
     def _glance(self) -> None:
-        """Look now and then whether anything has come for messages that wait."""
+        """Look now and then whether anything has come that nobody else looks for.
+
+        That is what messages that wait are waiting for, and what comes over other links
+        while a caller sends and sends.
+        """
         now = monotonic()
         if now < self._glance_at:
             return
         self._glance_at = now + LOOK_INTERVAL
         waiting, self._waiting = self._waiting, {}
+        if self._neglected:
+            self._neglected, self._neglected_at = False, now + NEGLECT
+            for endpoint in self._endpoints.values():
+                self._stirred.setdefault(endpoint, False)
         for link in waiting:
             for path in self._paths.get(link, ()):
                 self._stirred.setdefault(path.endpoint, False)
@@ -244,6 +258,8 @@ class Engine(Connections):
         """
         now = monotonic()
         self.driver.used(now)
+        if now >= self._neglected_at:
+            self._neglected = True
         transmit = link.express(data, description, context, tag, now)
         if transmit is None:
             return False

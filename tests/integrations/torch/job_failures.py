@@ -240,17 +240,17 @@ def sparse_tensors_that_disagree_are_named() -> None:
     options = dist.AllreduceOptions()
     options.reduceOp = odd(dist.ReduceOp.SUM, dist.ReduceOp.AVG)
     error_of(lambda: group.allreduce([square], options), UsageError, here, there, "sum", "avg")
+    for ops, tensor, words in (
+        ((dist.ReduceOp.AVG,) * 2, odd(square, square.int()), ("float32", "int32")),
+        ((dist.ReduceOp.SUM, dist.ReduceOp.AVG), square.int(), ("by sum", "by avg")),
+        ((dist.ReduceOp.SUM,) * 2, odd(square, square.double()), ("float32", "float64")),
+        ((dist.ReduceOp.AVG,) * 2, square.int(), ("avg", "int32")),
+    ):
+        options.reduceOp = odd(*ops)
+        error_of(lambda t=tensor: group.allreduce([t], options), UsageError, *words)
     # All ranks have seen it before any gathered entries: the group is as good as before.
     group.allreduce([square])
     assert torch.equal(square.to_dense(), 2 * torch.eye(3))
-    other = square.to(odd(torch.float32, torch.float64))
-    error_of(
-        lambda: group.allreduce([other]),
-        UsageError,
-        f"rank {OTHER} ('rank-{OTHER}')",
-        "float32",
-        "float64",
-    )
 
 
 @check

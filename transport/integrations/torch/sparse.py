@@ -1,8 +1,10 @@
 """all_reduce of sparse tensors: every rank gathers all entries, and sums them alike.
 
-Three gatherings: what each rank asks for, its shape and its number of entries, then
-indices, then values, both padded to the largest number. All ranks add the same entries
-in the same order, so the result has the same bits everywhere.
+Three gatherings: what each rank asks for, of which dtype and shape and how many entries,
+then indices, then values, both padded to the largest number. All ranks add the same
+entries in the same order, so the result has the same bits everywhere. What ranks disagree
+about all of them see in the first gathering, and refuse: so none waits for another, and
+the group is as good as before.
 """
 
 from __future__ import annotations
@@ -16,33 +18,41 @@ from .errors import refused
 
 _DIMENSIONS: Final = 16
 _REDUCED: Final = ("sum", "avg")
+_WHOLE: Final = ("bool", "uint8", "int8", "int16", "int32", "int64")
+_DTYPES: Final = (
+    *_WHOLE,
+    *("float16", "bfloat16", "float32", "float64", "complex32", "complex64", "complex128"),
+)
 
 
 def all_reduce(group: Group, tensor: Any, op: object, timeout: float | None) -> Any:
     """Return the sum of every rank's sparse COO tensor, coalesced. Blocks.
 
     Raises:
-        UsageError: another op than sum and avg, an average of integers, another layout, or
-            ranks disagree.
+        UsageError: another op than sum and avg, an average of integers, another layout or
+            dtype, or ranks disagree.
         TransportError: as for every operation of a group.
     """
     if tensor.layout is not torch.sparse_coo:
         raise refused(f"all_reduce of layout {tensor.layout}: only sparse_coo is reduced")
     if op not in _REDUCED:
         raise refused(f"sparse tensors can be reduced by {' and '.join(_REDUCED)}, not by {op}")
-    if op == "avg" and not (tensor.is_floating_point() or tensor.is_complex()):
-        name = str(tensor.dtype).removeprefix("torch.")
-        raise refused(f"op avg is not defined for {name}, sparse or dense")
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in _DTYPES:
+        raise refused(f"sparse tensors of dtype {dtype} are not reduced")
     if tensor.dim() > _DIMENSIONS:
         raise refused(f"a sparse tensor of {tensor.dim()} dimensions, at most {_DIMENSIONS}")
     mine = tensor.detach().coalesce()
-    described = torch.zeros(4 + _DIMENSIONS, dtype=torch.int64)
-    asked = (_REDUCED.index(op), mine.sparse_dim(), mine.dense_dim(), *mine.shape)
+    described = torch.zeros(5 + _DIMENSIONS, dtype=torch.int64)
+    kind = _REDUCED.index(op), _DTYPES.index(dtype)
+    asked = (*kind, mine.sparse_dim(), mine.dense_dim(), *mine.shape)
     described[0] = mine._nnz()
     described[1 : 1 + len(asked)] = torch.tensor(asked)
     everyone = torch.empty(group.size * len(described), dtype=torch.int64)
     group.all_gather(described, out=everyone, timeout=timeout)
     counts = _agreed(everyone.view(group.size, -1), group.rank)
+    if op == "avg" and dtype in _WHOLE:
+        raise refused(f"op avg is not defined for {dtype}, sparse or dense")
     longest = max(counts)
     indices = _gathered(group, mine.indices(), longest, 1, timeout)
     values = _gathered(group, mine.values(), longest, 0, timeout)
@@ -58,14 +68,14 @@ def _agreed(described: Any, rank: int) -> list[int]:
     """How many entries each rank has.
 
     Raises:
-        UsageError: the ranks have tensors of different shape, or ask for different ops.
+        UsageError: the ranks have tensors of different dtype or shape, or ask for different ops.
     """
-    our_op, *ours = described[rank, 1:].tolist()
-    for other, (op, *theirs) in enumerate(described[:, 1:].tolist()):
-        if op != our_op:
+    our_op, our_dtype, *ours = described[rank, 1:].tolist()
+    for other, (op, dtype, *theirs) in enumerate(described[:, 1:].tolist()):
+        if (op, dtype) != (our_op, our_dtype):
             raise refused(
-                f"all_reduce of sparse tensors: rank {other} reduces by {_REDUCED[op]}, "
-                f"rank {rank} by {_REDUCED[our_op]}"
+                f"all_reduce of sparse tensors: rank {other} reduces {_DTYPES[dtype]} by "
+                f"{_REDUCED[op]}, rank {rank} {_DTYPES[our_dtype]} by {_REDUCED[our_op]}"
             )
         if theirs != ours:
             raise refused(
