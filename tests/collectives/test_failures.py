@@ -167,6 +167,22 @@ def test_closing_leaves_alone_who_is_only_behind():
         assert array.all()
 
 
+def test_what_a_rank_delivered_before_it_left_may_still_be_received():
+    with grouped(2) as groups:
+        first, second = groups
+        on_all(groups, lambda g: g.barrier())
+        for number in range(3):
+            first.send(np.full(5, number), 1, tag=7)
+        first.close()
+        first.node.close()
+        until(lambda: second.node._directory.link_to("n0") is None)
+        for number in range(3):
+            assert (second.recv(source=0, tag=7) == number).all()
+        for tag in (7, 8):
+            error = error_of(lambda tag=tag: second.recv(source=0, tag=tag))
+            assert isinstance(error, PeerLostError)
+
+
 def test_a_closed_node_is_a_lost_rank_for_all():
     with grouped(4, timeout=20.0) as groups:
         on_all(groups, lambda g: g.barrier())

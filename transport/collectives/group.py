@@ -154,7 +154,9 @@ class Group(Reductions, Exchanges):
             membership.link((source,), min(limit, self._connect_timeout))
         with membership.channel:
             membership.check()
-            if source is not None:
+            # What a rank has delivered before it left may still be taken.
+            left = source is not None and membership.has_left(source, DIRECT | tag)
+            if source is not None and not left:
                 membership.check_links((source,))
             name = "any rank" if source is None else membership.describe(source)
             direct = Direct(membership, f"recv from {name} (tag {tag})", source, limit)
@@ -164,7 +166,7 @@ class Group(Reductions, Exchanges):
                 peer = None if source is None else self.members[source]
                 return channel.receive(destination, source=peer, tag=DIRECT | tag)
 
-            direct.begin(receive(), receive)
+            direct.begin(receive(), None if left else receive)
             channel.pump()
         return direct.work
 

@@ -188,6 +188,13 @@ class Membership:
         self.fail(error, rank)
         raise error
 
+    def has_left(self, rank: int, tag: int) -> bool:
+        """Whether a rank is gone whose next message was delivered before, over its own link."""
+        name = self.names[rank]
+        with self.channel:
+            gone = self.channel.link_to(name) is None
+            return gone and self.channel.holds(name, tag, self._links.get(rank))
+
     def check_links(self, ranks: Sequence[int]) -> None:
         """Return if the links to these ranks are still the same. Holds the engine.
 

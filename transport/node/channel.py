@@ -168,6 +168,14 @@ class Channel:
         """End a claim that was not taken. Holds the engine."""
         self._messages.unclaim(claim)
 
+    def holds(self, source: str, tag: int, link: object) -> bool:
+        """Whether the next message of this source and tag is here, over this link.
+
+        Holds the engine.
+        """
+        message = self._messages.probe(source=source, context=self.context, tag=tag)
+        return message is not None and message.link is link
+
     def note_of(self, source: str, tag: int) -> bytes:
         """The note of the oldest message of this kind that nobody claims. Holds the engine."""
         return self._messages.note_of(source, self.context, tag)
