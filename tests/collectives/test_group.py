@@ -6,24 +6,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from support.groups import error_of, grouped, on_all
+from support.groups import SMALL, error_of, grouped, on_all
 from transport import Group, UsageError
-from transport.collectives import PremulSum, Tuning
+from transport.collectives import PremulSum
 
 SIZES = (1, 2, 3, 4)
-SMALL = Tuning(
-    piece=1000,
-    pair_piece=1000,
-    inline=64,
-    pair_limit=256,
-    doubling_limit=256,
-    halving_limit=1024,
-    direct_limit=128,
-    spread_limit=128,
-    tree_limit=256,
-)
-"""Thresholds that let small tensors take every way, in many pieces."""
-
 INTEGERS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
 FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 SMALL_FLOATS = (ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)

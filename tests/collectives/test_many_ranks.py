@@ -5,22 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.groups import grouped, on_all
+from support.groups import SMALL, grouped, on_all
 from transport import Config
-from transport.collectives import Tuning
-
-PIECES = Tuning(
-    piece=1000,
-    pair_piece=1000,
-    inline=64,
-    pair_limit=256,
-    doubling_limit=256,
-    halving_limit=1024,
-    direct_limit=128,
-    spread_limit=128,
-    tree_limit=256,
-)
-"""Thresholds that let small tensors take every way, in many pieces."""
 
 EIGHT = 8
 COUNTS = (8, 96, 4000)
@@ -29,7 +15,7 @@ COUNTS = (8, 96, 4000)
 
 @pytest.fixture(scope="module")
 def eight():
-    with grouped(EIGHT, tuning=PIECES) as groups:
+    with grouped(EIGHT, tuning=SMALL) as groups:
         yield groups
 
 
@@ -123,7 +109,7 @@ def test_eight_send_each_to_each_and_stand_in_line(eight):
 
 @pytest.mark.slow
 def test_sixteen_nodes():
-    with grouped(16, tuning=PIECES) as groups:
+    with grouped(16, tuning=SMALL) as groups:
 
         def run(group):
             for count in (3, 100, 2000):

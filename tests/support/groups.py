@@ -7,9 +7,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from transport import Config, Node
-from transport.collectives import Group
+from transport.collectives import Group, Tuning
 
 from .nodes import node, together
+
+SMALL = Tuning(
+    piece=1000,
+    pair_piece=1000,
+    inline=64,
+    pair_limit=256,
+    doubling_limit=256,
+    halving_limit=1024,
+    direct_limit=128,
+    spread_limit=128,
+    tree_limit=256,
+)
+"""Thresholds that let small tensors take every way, in many pieces."""
 
 
 @contextmanager
