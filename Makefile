@@ -20,7 +20,7 @@ TORCH   := $(VENV)/.stamp-torch
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test torch-suite check bench sim clean
+.PHONY: help demo test test-logic test-processes torch-suite check bench sim clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,8 +28,19 @@ help: ## List the targets
 demo: $(RUNTIME) ## Show two sealed processes, and what an eavesdropper sees
 	$(BIN)/sealfabric demo
 
+# Tests of logic alone need a processor and nothing else. They run beside those that start
+# processes and wait for them, which leave a core idle much of the time, and at the lowest
+# priority, so that they do not take from the others what has to be on time.
+LOGIC := $(addprefix tests/,crypto identity link sim tensor wire) $(wildcard tests/bench/test_sim_*.py)
+
 test: $(TORCH) ## Run all tests, with torch
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-processes test-logic
+
+test-processes: $(TORCH)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(LOGIC))
+
+test-logic: $(TORCH)
+	nice -n 19 $(BIN)/python -m pytest $(LOGIC)
 
 torch-suite: $(TORCH) ## Run PyTorch's own distributed tests over the backend, with 2 and 4 ranks
 	PYTHONPATH=tests $(BIN)/python -m support.torch_suite_runner
