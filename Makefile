@@ -31,7 +31,8 @@ demo: $(RUNTIME) ## Show two sealed processes, and what an eavesdropper sees
 # Tests of logic alone need a processor and nothing else. They run beside those that start
 # processes and wait for them, which leave a core idle much of the time, and at the lowest
 # priority, so that they do not take from the others what has to be on time.
-LOGIC := $(addprefix tests/,crypto identity link sim tensor wire) $(wildcard tests/bench/test_sim_*.py)
+LOGIC := $(addprefix tests/,crypto identity link sim tensor wire) $(wildcard tests/bench/test_sim_*.py) \
+  $(patsubst %,tests/collectives/test_%.py,execution moving operands reducing reduction steps)
 
 test: $(TORCH) ## Run all tests, with torch
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-processes test-logic

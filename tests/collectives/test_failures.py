@@ -183,6 +183,47 @@ def test_what_a_rank_delivered_before_it_left_may_still_be_received():
             assert isinstance(error, PeerLostError)
 
 
+ONE_WAY = {  # whether the root sends, and what each rank calls
+    "broadcast": (True, lambda group, array: group.broadcast(array)),
+    "scatter": (
+        True,
+        lambda group, array: group.scatter(
+            np.concatenate([array] * group.size) if group.rank == 0 else None, out=array
+        ),
+    ),
+    "reduce": (False, lambda group, array: group.reduce(array)),
+    "gather": (False, lambda group, array: group.gather(array)),
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize("length", [5, 3000, 40_000])  # of one packet, of two, in pieces unasked
+@pytest.mark.parametrize("name", ONE_WAY)
+def test_a_rank_may_leave_once_its_part_is_delivered(name, length, first):
+    root_sends, call = ONE_WAY[name]
+    with grouped(4) as groups:
+        if not first:
+            on_all(groups, lambda group: group.barrier())
+        early, late = (groups[:1], groups[1:]) if root_sends else (groups[1:], groups[:1])
+
+        def leave(group):
+            call(group, np.full(length, float(group.rank)))
+            group.close()
+            group.node.close()
+
+        on_all(early, leave)
+        for group in late:
+            gone = [f"n{each.rank}" for each in early]
+            until(lambda at=group.node._directory, gone=gone: not any(map(at.link_to, gone)))
+        results = on_all(late, lambda group: call(group, np.full(length, float(group.rank))))
+        expected = {"broadcast": 0.0, "scatter": 0.0, "reduce": 6.0}
+        for result in results:
+            if name == "gather":
+                assert (np.split(result, 4)[3] == 3.0).all()
+            else:
+                assert (result == expected[name]).all()
+
+
 def test_a_closed_node_is_a_lost_rank_for_all():
     with grouped(4, timeout=20.0) as groups:
         on_all(groups, lambda g: g.barrier())

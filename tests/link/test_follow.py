@@ -61,6 +61,21 @@ def test_it_is_kept_until_it_is_accepted() -> None:
     assert pair.server.payloads == [content(PACKET)]
 
 
+def test_it_may_be_accepted_after_its_sender_has_left() -> None:
+    pair = Pair(config=SMALL)
+    pair.server.accepting = False
+    pair.settle()
+    pair.client.send(content(PACKET))
+    pair.settle()
+    pair.client.link.close()
+    pair.advance(until=lambda: pair.server.failed is not None)
+    assert pair.server.link.state is State.CLOSED
+    [message] = pair.server.waiting
+    memory = bytearray(PACKET)
+    assert pair.server.link.accept(message, memoryview(memory))
+    assert memory == content(PACKET)
+
+
 def test_what_nobody_takes_is_bounded_by_the_credit() -> None:
     pair = Pair(paths=1, config=SMALL)
     pair.server.accepting = False

@@ -252,6 +252,23 @@ def test_a_caller_hears_of_it_if_it_is_closed_before_its_first_packet_is_there()
             a.recv(source="b", timeout=4.0)
 
 
+@pytest.mark.parametrize("memory", [True, False])
+def test_what_was_delivered_before_the_goodbye_can_be_taken_after_it(memory: bool) -> None:
+    config = Config(shared_memory=memory)
+    sizes = [0, 100, 80_000, 700_000]  # in its announcement, or unasked behind it
+    with node("a", config=config) as a, node("b", config=config) as b:
+        a.connect(b.addresses, peer="b", timeout=PATIENCE)
+        for size in sizes:
+            a.send(np.full(size, 7, np.uint8), to="b")
+        a.close()
+        until(lambda: b._directory.link_to("a") is None)
+        for size in sizes:
+            array = b.recv(source="a", timeout=PATIENCE)
+            assert (array.size, (array == 7).all()) == (size, True)
+        with pytest.raises(PeerLostError, match="closed the link"):
+            b.recv(source="a", timeout=PATIENCE)
+
+
 def test_closing_twice_and_from_two_threads() -> None:
     a = node("a")
     a.close()

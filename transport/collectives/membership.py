@@ -195,16 +195,21 @@ class Membership:
             gone = self.channel.link_to(name) is None
             return gone and self.channel.holds(name, tag, self._links.get(rank))
 
-    def check_links(self, ranks: Sequence[int]) -> None:
+    def check_links(self, ranks: Sequence[int], only_from: frozenset[int] = frozenset()) -> None:
         """Return if the links to these ranks are still the same. Holds the engine.
+
+        A rank of `only_from` is sent nothing in the operation that comes next. It may have
+        left, where what it had to say in that operation was delivered before.
 
         Raises:
             PeerLostError: one has ended, even if the peer is linked anew: what it knew of
                 the group is gone. The group has failed with it.
         """
         for rank in ranks:
-            name = self.names[rank]
-            if self.channel.link_to(name) is not self._links.get(rank):
+            name, link = self.names[rank], self._links.get(rank)
+            if self.channel.link_to(name) is not link:
+                if rank in only_from and self.channel.holds(name, self._number + 1, link):
+                    continue
                 text = f"{self.describe(rank)} is lost: {self.channel.lost(name) or 'it came back'}"
                 lost = PeerLostError(text)
                 self.fail(lost, rank)
@@ -346,7 +351,11 @@ class Membership:
         rank = self.member_behind(source)
         if rank is None:
             self.channel.discard(source)  # no member: it shares the trust, not the group
-        elif tag & _KIND == NOTICE:
+            return
+        link = self.channel.link_to(source)
+        if link is not None:  # it may have left before this rank begins what that was for
+            self._links.setdefault(rank, link)
+        if tag & _KIND == NOTICE:
             self._on_notice(rank, source, tag)
         elif self.failure is not None:
             self.channel.discard(source)

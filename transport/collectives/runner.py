@@ -118,7 +118,7 @@ class Runner:
         membership.link(peers, min(limit, self._connect_timeout))
         with membership.channel:
             membership.check()
-            membership.check_links(peers)
+            membership.check_links(peers, schedule.only_from)
             memory = dict(areas)
             partial_results = schedule.slots * slot
             small = sum(len(area.data) for area in areas.values()) + partial_results

@@ -101,8 +101,9 @@ class Schedule:
 
     `blocks` is how many blocks a tensor that all ranks have is divided into, `slots` how
     many slots TEMP needs, each with room for the largest block. `peers` are the ranks
-    that this one exchanges messages with, in order of first use. `brief` says that no peer
-    sends or is sent to more than once: then small tensors need one packet each way.
+    that this one exchanges messages with, in order of first use, `only_from` those of them
+    that it sends nothing to. `brief` says that no peer sends or is sent to more than once:
+    then small tensors need one packet each way.
     """
 
     steps: tuple[Step, ...]
@@ -110,6 +111,7 @@ class Schedule:
     blocks: int
     slots: int
     peers: tuple[int, ...]
+    only_from: frozenset[int]
     brief: bool
 
 
@@ -124,6 +126,7 @@ def schedule(steps: list[Step], *, blocks: int) -> Schedule:
         blocks=blocks,
         slots=max((each.last for each in regions if each.buffer is Buffer.TEMP), default=0),
         peers=tuple(dict.fromkeys(step.peer for step in steps if step.peer >= 0)),
+        only_from=frozenset(peer for peer, _ in lanes) - {peer for peer, out in lanes if out},
         brief=len(set(lanes)) == len(lanes),
     )
 

@@ -40,9 +40,9 @@ class Mailbox:
 
     def accept(self, message: IncomingMessage, destination: memoryview) -> bool:
         """Open an announced message's bytes into `destination`; True if all are there."""
-        if self._closed:
-            return False
         whole = self._inbox.accept(message, destination)
+        if self._closed:
+            return whole  # what had come without being asked for was delivered, and is kept
         if message.follows:
             pass  # it waits for no grant
         elif message.destination is not None and self.account is not None:
