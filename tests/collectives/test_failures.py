@@ -11,7 +11,7 @@ import pytest
 
 from support.groups import error_of, grouped, on_all
 from support.job import job, said, shared_secret
-from support.nodes import together, until
+from support.nodes import node, together, until
 from transport import (
     ClosedError,
     Group,
@@ -222,6 +222,39 @@ def test_a_rank_may_leave_once_its_part_is_delivered(name, length, first):
                 assert (np.split(result, 4)[3] == 3.0).all()
             else:
                 assert (result == expected[name]).all()
+
+
+@pytest.mark.parametrize("source", [0, None], ids=["rank 0", "any rank"])
+@pytest.mark.parametrize("made", ["before", "after"])
+def test_a_message_of_a_rank_that_has_left_is_its_own(source, made):
+    with node("n0") as first, node("n1") as second:
+        members = {each.name: each.addresses for each in (first, second)}
+        keys = {"n0": first._directory._terms.identity.public_key}
+
+        def group(at):
+            return Group(at, members, keys=keys, timeout=10.0, connect_timeout=10.0)
+
+        sender = group(first)
+        receiver = group(second) if made == "before" else None
+        sender.send(np.full(5, 3.0), 1)
+        sender.close()
+        first.close()
+        until(lambda: second._directory.link_to("n0") is None)
+        receiver = receiver or group(second)
+        assert (receiver.recv(source=source) == 3.0).all()
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["and stays", "and leaves"])
+def test_a_message_under_another_key_than_announced_is_nobodys(stays):
+    with node("n0") as impostor, node("n1") as second:
+        members = {each.name: each.addresses for each in (impostor, second)}
+        Group(impostor, members).send(np.zeros(5), 1)
+        until(lambda: second.stats().unclaimed_messages == 1)
+        if not stays:
+            impostor.close()
+            until(lambda: second._directory.link_to("n0") is None)
+        group = Group(second, members, keys={"n0": bytes(32)}, timeout=0.3, connect_timeout=0.3)
+        assert isinstance(error_of(group.recv), TransportTimeoutError)
 
 
 def test_a_closed_node_is_a_lost_rank_for_all():

@@ -34,7 +34,7 @@ def test_the_owner_is_told_of_what_nobody_claimed_before_and_after():
         strays = []
         channel = b.channel(CONTEXT)
         with channel:
-            channel.watch(lambda source, tag: strays.append((source, tag)))
+            channel.watch(lambda source, tag, link: strays.append((source, tag)))
         assert strays == [("a", 1), ("a", 2)]
         a.isend(b"late", to="b", tag=3, context=CONTEXT).wait(PATIENCE)
         until(lambda: len(strays) == 3)

@@ -116,16 +116,19 @@ class Membership:
         """The rank of a node, or None where it is no member."""
         return None if name is None else self._rank_of.get(name)
 
-    def member_behind(self, name: str | None) -> int | None:
-        """The rank of a linked node; None where it is no member, or has not a member's key.
+    def member_behind(self, name: str | None, link: object) -> int | None:
+        """The rank of who sent a message; None where no member did, or not one's own key.
 
-        Holds the engine.
+        `link` is what the message came over: its sender may have left since. Holds the
+        engine.
         """
-        rank = None if name is None else self._rank_of.get(name)
-        if rank is None or name is None or self._links.get(rank) is self.channel.link_to(name):
+        rank = self.rank_of(name)
+        if rank is None or link is None:
+            return None
+        expected = self._keys.get(self.names[rank])
+        if expected is None or self._links.get(rank) is link:
             return rank
-        expected = self._keys.get(name)
-        return rank if expected is None or expected == self.channel.key_of(name) else None
+        return rank if expected == self.channel.key_over(link) else None
 
     def check(self) -> None:
         """Return if the group may be used.
@@ -346,15 +349,14 @@ class Membership:
         except TransportError as error:
             log.info("could not tell %s that the group failed: %s", name, error)
 
-    def _on_stray(self, source: str, tag: int) -> None:
+    def _on_stray(self, source: str, tag: int, link: object) -> None:
         """A message came that no receive waits for."""
-        rank = self.member_behind(source)
+        rank = self.member_behind(source, link)
         if rank is None:
             self.channel.discard(source)  # no member: it shares the trust, not the group
             return
-        link = self.channel.link_to(source)
-        if link is not None:  # it may have left before this rank begins what that was for
-            self._links.setdefault(rank, link)
+        # It may have left before this rank begins what that was for.
+        self._links.setdefault(rank, link)
         if tag & _KIND == NOTICE:
             self._on_notice(rank, source, tag)
         elif self.failure is not None:

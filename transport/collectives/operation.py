@@ -312,7 +312,7 @@ class Direct:
         if message is None or self.work.done():
             return
         error = message.exception()
-        stranger = self._membership.member_behind(message.source) is None
+        stranger = self._membership.member_behind(message.source, message.link) is None
         if error is None and self._again is not None and stranger:
             # Whoever shares the trust can send here, but only members are heard.
             self._follow(self._again())

@@ -16,13 +16,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ClosedError, PeerLostError, TransportError
+from ..link import Link
 from ..tensor.spec import RAW_DTYPE, interned
 from ..tensor.views import DestinationView, SourceView
 from .claims import Claim, Taken
 from .directory import Directory
 from .driver import Driver, Waitable
 from .engine import Engine
-from .messages import Messages
+from .messages import Messages, Stray
 from .work import Work
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ class Channel:
     def key_of(self, peer: str) -> bytes | None:
         """The public key that a linked peer proved to have, or None. Holds the engine."""
         link = self._directory.link_to(peer)
-        return None if link is None else link.stats().peer_key
+        return None if link is None else self.key_over(link)
+
+    def key_over(self, link: object) -> bytes:
+        """The public key proved by whoever was met over a link, also if that has ended since."""
+        assert isinstance(link, Link)
+        return link.stats().peer_key
 
     def lost(self, peer: str) -> TransportError | None:
         """Why a link that there was is no more. Holds the engine."""
@@ -187,8 +193,8 @@ class Channel:
         """
         self._messages.discard(self.context, source)
 
-    def watch(self, on_stray: Callable[[str, int], None]) -> None:
-        """Call `on_stray(source, tag)` for each message that no receive has claimed.
+    def watch(self, on_stray: Stray) -> None:
+        """Call `on_stray(source, tag, link)` for each message that no receive has claimed.
 
         Also, at once, for those that wait already. Holds the engine, then and later.
 

@@ -32,6 +32,9 @@ from .work import Work
 
 NOTHING: Final = object()
 
+Stray = Callable[[str, int, Link], None]
+"""Hears of a message that no receive has claimed: its source, its tag, and its link."""
+
 
 class Receive:
     """A posted receive: what it wants, where it goes, and its handle."""
@@ -89,7 +92,7 @@ class Messages:
     def __init__(self, config: Config) -> None:
         self._message_limit = config.message_limit
         self._matcher: Matcher[Message, Receive] = Matcher()
-        self._watchers: dict[int, Callable[[str, int], None]] = {}  # by context
+        self._watchers: dict[int, Stray] = {}  # by context
         self._claims = Claims()
         self.drops: Counter[str] = Counter()
 
@@ -277,10 +280,10 @@ class Messages:
         incoming.owner = message
         watcher = self._watchers.get(message.context)
         if watcher is not None:
-            watcher(message.source, message.tag)
+            watcher(message.source, message.tag, message.link)
 
-    def watch(self, context: int, on_stray: Callable[[str, int], None]) -> None:
-        """Call `on_stray(source, tag)` for each unclaimed message of a context, old and new.
+    def watch(self, context: int, on_stray: Stray) -> None:
+        """Call `on_stray(source, tag, link)` for each unclaimed message of a context, old and new.
 
         Raises:
             UsageError: somebody does already.
@@ -289,7 +292,7 @@ class Messages:
             raise UsageError(f"context {context} is in use")
         self._watchers[context] = on_stray
         for message in self._matcher.waiting(context):
-            on_stray(message.source, message.tag)
+            on_stray(message.source, message.tag, message.link)
 
     def discard(self, context: int, source: str | None) -> None:
         """Take none of the unclaimed messages of a context, of one peer or of all."""
@@ -323,11 +326,11 @@ class Messages:
             return False
         if incoming.payload is not None:
             self._copy(link, incoming, memory)
-            self._finish(link.peer, incoming.tag, spec.nbytes, receive)
+            self._finish(link, incoming.tag, spec.nbytes, receive)
             return True
         if link.accept(incoming, memory):
             self.engine.touch(link)  # its acknowledgement may be due
-            self._finish(link.peer, incoming.tag, spec.nbytes, receive)
+            self._finish(link, incoming.tag, spec.nbytes, receive)
             return True
         if link.wants_service:
             self.engine.touch(link)
@@ -338,9 +341,9 @@ class Messages:
         receive.work.on_give_up(partial(self._abandon, receive))
         return True
 
-    def _finish(self, source: str, tag: int, nbytes: int, receive: Receive) -> None:
+    def _finish(self, link: Link, tag: int, nbytes: int, receive: Receive) -> None:
         work = receive.work
-        work.source, work.tag, work.nbytes = source, tag, nbytes
+        work.link, work.source, work.tag, work.nbytes = link, link.peer, tag, nbytes
         receive.message = None
         if receive.destination is not None and receive.destination.copy_back is not None:
             try:
@@ -357,7 +360,7 @@ class Messages:
         """All bytes of an announced message are in place."""
         receive = incoming.owner
         if isinstance(receive, Receive) and receive.message is not None:
-            self._finish(link.peer, incoming.tag, incoming.size, receive)
+            self._finish(link, incoming.tag, incoming.size, receive)
         elif isinstance(receive, Claim):
             receive.placed()
 

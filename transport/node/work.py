@@ -35,6 +35,7 @@ class Work(Generic[T]):
         "_give_up",
         "_operation",
         "_result",
+        "link",
         "nbytes",
         "source",
         "tag",
@@ -49,6 +50,8 @@ class Work(Generic[T]):
         self._cancel: Callable[[], bool] | None = None
         self._give_up: Callable[[], bool] | None = None
         self._operation = operation
+        self.link: object = None
+        """Of a completed receive: the link it came over, as something to compare."""
         self.source: str | None = None
         """Of a completed receive: the peer it came from."""
         self.tag: int | None = None
