@@ -229,3 +229,81 @@ def test_an_interrupted_wait_leaves_the_driver_whole(engine: ToyEngine) -> None:
     late = engine.post()
     engine.signal()
     until(late.done)  # so the background thread does not believe that somebody waits
+
+
+class Interruption(BaseException):
+    """What a handler of a signal raises, as Ctrl-C does."""
+
+
+class InterruptedLock:
+    """Stands for the driver's lock; whoever has to wait for it is interrupted the first time."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._lock = driver._lock
+        self.interruptions = 0
+        driver._lock = self  # type: ignore[assignment]
+
+    def acquire(self, blocking: bool = True) -> bool:
+        if blocking and not self.interruptions:
+            self.interruptions += 1
+            raise Interruption
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def _is_owned(self) -> bool:
+        return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_an_interruption_while_it_waits_for_the_lock_again_leaves_the_lock_held() -> None:
+    driver = Driver("toy", lambda ready, until: None, lambda: NEVER)
+    lock = InterruptedLock(driver)
+    taken, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock._lock:
+            taken.set()
+            enough.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(10)
+    threading.Timer(0.05, enough.set).start()
+    with pytest.raises(Interruption):
+        driver._regain()
+    assert (lock.interruptions, driver.held(), driver._queuing) == (1, True, set())
+    holder.join(10)
+    driver.__exit__()
+    assert not driver.held()
+    driver._lock = lock._lock
+    driver.stop()
+
+
+def test_an_interruption_of_a_turn_leaves_the_lock_held(
+    engine: ToyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(seconds: float) -> None:
+        raise Interruption
+
+    with engine.driver:
+        engine.driver._told = True
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", interrupted)
+            with pytest.raises(Interruption):
+                engine.driver._take_turns()
+        assert engine.driver.held()
+    assert not engine.driver.held()
+
+
+def test_it_stops_though_an_interrupted_call_has_left_it_held() -> None:
+    engine = ToyEngine()
+
+    def leave_and_stop() -> None:
+        engine.driver.__enter__()
+        engine.close()
+
+    thread = threading.Thread(target=leave_and_stop, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()

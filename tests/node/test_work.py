@@ -17,6 +17,7 @@ from transport import (
     Node,
     TransportError,
     TransportTimeoutError,
+    UsageError,
 )
 
 MIB = 1024 * 1024
@@ -112,6 +113,25 @@ def test_callbacks_run_once_and_at_once_where_it_has_ended(pair: tuple[Node, Nod
     work.wait(PATIENCE)
     work.add_done_callback(lambda: called.append("late"))
     assert called == ["early", "late"]
+
+
+def test_a_node_is_not_closed_in_a_callback(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    errors: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            b.close()
+        except UsageError as error:
+            errors.append(error)
+
+    work = b.irecv(source="a", tag=6)
+    work.add_done_callback(close)
+    a.send(np.zeros(1), to="b", tag=6)
+    work.wait(PATIENCE)
+    assert "done-callback" in str(errors[0])
+    a.send(np.ones(1), to="b", tag=6)
+    assert b.recv(source="a", tag=6, timeout=PATIENCE).all()
 
 
 def test_a_failing_callback_harms_nobody(

@@ -18,6 +18,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import random
 from threading import get_ident
 from time import monotonic
@@ -210,8 +211,33 @@ class Driver:
         if self._lock.acquire(False):
             return
         self._queuing.add(get_ident())
-        self._lock.acquire()
-        self._queuing.discard(get_ident())
+        try:
+            self._lock.acquire()
+        finally:
+            self._queuing.discard(get_ident())
+
+    def _regain(self) -> None:
+        """Take the lock that was let go of for a while, whatever happens.
+
+        A signal's handler may raise in any thread that waits: whoever is called with the lock
+        has to return with it, also by an exception.
+        """
+        interruption: BaseException | None = None
+        while True:
+            try:
+                self._queue_up()
+                break
+            except BaseException as error:
+                interruption = error
+                if self.held():  # it came when the lock was there already
+                    break
+        if interruption is not None:
+            raise interruption
+
+    def held(self) -> bool:
+        """Whether the calling thread holds the engine: it is in a callback, for instance."""
+        owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+        return owned()
 
     def _take_turns(self) -> None:
         """Called between two steps with the lock: let go of it if somebody else wants it.
@@ -222,8 +248,10 @@ class Driver:
         if self._queuing or self._told:
             self._told = False
             self._lock.release()
-            time.sleep(TURN)
-            self._queue_up()
+            try:
+                time.sleep(TURN)
+            finally:
+                self._regain()
 
     def _refuse_child(self) -> NoReturn:
         raise UsageError(
@@ -237,7 +265,10 @@ class Driver:
             if self.any_ended:
                 self._tell_waiters()
         finally:
-            self._lock.release()
+            try:  # noqa: SIM105 - `suppress` takes longer than all of the rest
+                self._lock.release()
+            except RuntimeError:
+                pass  # a signal's handler raised just where it had been let go of
 
     def _tell_waiters(self) -> None:
         self.any_ended = False
@@ -353,7 +384,7 @@ class Driver:
                 try:
                     found, ready = self._spin(now, due)
                 finally:
-                    self._queue_up()
+                    self._regain()
                 if not found:
                     self._looked_at = now
                 if found or ready or sleeper.rung:
@@ -366,7 +397,7 @@ class Driver:
             try:
                 return sleeper.sleep(max(0.0, sleeper.until - monotonic()))
             finally:
-                self._queue_up()
+                self._regain()
                 if sleeper is self._front:
                     self._note_wait(now)
         finally:
@@ -456,6 +487,10 @@ class Driver:
                 self._front.wake()
             if self._back.asleep:
                 self._back.wake()
+        # What an interrupted call of this thread may have left held would hold up the others.
+        with suppress(RuntimeError):
+            while True:
+                self._lock.release()
         if self._thread.ident is not None:  # else it was never started
             self._thread.join()
         with self._lock:

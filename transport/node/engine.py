@@ -127,6 +127,10 @@ class Engine(Connections):
             self._step((), None)
         self.driver.expect_by(0.0 if self._stirred else self._look_at)
 
+    def in_callback(self) -> bool:
+        """Whether the calling thread is in the midst of a step: a done-callback called."""
+        return self._stepping and self.driver.held()
+
     def _step(self, ready: Sequence[int], until: Waitable | None) -> None:
         self._stepping = True
         try:

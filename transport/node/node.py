@@ -435,9 +435,14 @@ class Node:
 
         Every operation still under way ends with `ClosedError`. Closing twice is
         allowed; closing in a forked child does nothing.
+
+        Raises:
+            UsageError: called in a done-callback, which everything that has to end waits for.
         """
         if forks() != self._forks:
             return
+        if self._engine.in_callback():
+            raise UsageError(f"node {self.name!r} cannot be closed in a done-callback")
         error = ClosedError(f"node {self.name!r} was closed")
         with self._driver:
             first, self._closing = not self._closing, True
