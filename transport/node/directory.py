@@ -7,6 +7,7 @@ sorts first keeps its own call, unless that call has not even connected.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from ..link.drops import (
 from ..link.handshake import Hello, RefusedError, Terms, open_hello
 from ..path.base import Path
 from ..wire.packet import HANDSHAKE_HEADER
+
+log = logging.getLogger("transport")
 
 
 class Directory:
@@ -203,6 +206,14 @@ class Directory:
         if everything and peer in self.lost:
             self.delivered_to &= self.lost.keys()
             self.delivered_to.add(peer)
+
+    def tell_of_undelivered(self) -> None:
+        """Warn of messages that a link ends without: their senders were told that they had left."""
+        for link in self._open.values():
+            missing = link.last_message - link.settled_through
+            if missing > 0:
+                text = "closing before %r had taken %d of the messages sent to it"
+                log.warning(text, link.peer, missing)
 
     def refused(self, peer: str, error: TransportError) -> None:
         """A caller knew the secret but was not who it said: remember why, for `wait_for`."""

@@ -219,23 +219,17 @@ class Driver:
     def _regain(self) -> None:
         """Take the lock that was let go of for a while, whatever happens.
 
-        A signal's handler may raise in any thread that waits: whoever is called with the lock
-        has to return with it, also by an exception.
+        A signal's handler may raise wherever it waits, and the caller expects the lock then too.
         """
-        interruption: BaseException | None = None
-        while True:
-            try:
-                self._queue_up()
-                break
-            except BaseException as error:
-                interruption = error
-                if self.held():  # it came when the lock was there already
-                    break
-        if interruption is not None:
-            raise interruption
+        try:
+            self._queue_up()
+        finally:
+            while not self.held():
+                with suppress(BaseException):  # one is on its way already
+                    self._queue_up()
 
     def held(self) -> bool:
-        """Whether the calling thread holds the engine: it is in a callback, for instance."""
+        """Whether the calling thread holds the engine."""
         owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         return owned()
 

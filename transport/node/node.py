@@ -461,6 +461,7 @@ class Node:
         # A link that is open to its caller alone is closed, with a goodbye, once it is confirmed.
         self._driver.wait(AllClosed(self._directory), monotonic() + timeout)
         with self._driver:
+            self._directory.tell_of_undelivered()
             for link in self._directory:
                 link.abort(error)
                 self._engine.touch(link)

@@ -20,12 +20,12 @@ from ...errors import TransportError
 from ...node import Work
 from . import DEVICES, gathers, sparse
 from .described import Described
-from .endpoint import Endpoint
+from .endpoint import CLOSE_TIMEOUT, Endpoint
 from .errors import for_torch, given_seconds, refused, seconds
 from .gathers import Begun
 from .kernel import TorchKernel
 from .operands import Target, checked, packed
-from .options import Options
+from .options import PATIENCE, Options
 from .staging import Stager
 from .work import JoinedWork, SealedWork
 
@@ -383,10 +383,13 @@ class SealedProcessGroup(Described):
         """End the group on this rank; the last of a process closes its node."""
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
+            # What was sent by operations that have ended well is worth the wait for a peer that is
+            # busy; after a failure nobody waits for it any more.
+            patience = CLOSE_TIMEOUT if self._group.error is not None else PATIENCE
             self._group.close()
             if self._stager is not None:
                 self._stager.close()
-            endpoint.release()
+            endpoint.release(patience)
 
     def abort(self) -> None:
         """The same: nothing that is under way is waited for."""

@@ -26,7 +26,7 @@ from ...node import Node
 from .futures import completer
 from .options import Options, default_config
 
-CLOSE_TIMEOUT: Final = 5.0  # seconds to deliver what was sent
+CLOSE_TIMEOUT: Final = 5.0  # seconds to deliver what was sent, where that may be in vain
 _READ: Final = f"{PREFIX}read"  # how many ranks have read all entries; no rank's name
 
 
@@ -102,8 +102,11 @@ class Endpoint:
         _forget(store, names)
         return met
 
-    def release(self) -> None:
-        """A process group does not use it any more; the last one closes the node."""
+    def release(self, patience: float = CLOSE_TIMEOUT) -> None:
+        """A process group does not use it any more; the last one closes the node.
+
+        `patience` is for how many seconds that may go on to deliver what was sent.
+        """
         global _current
         with _lock:
             self._users -= 1
@@ -111,7 +114,7 @@ class Endpoint:
                 return
             if _current is self:
                 _current = None
-        self.node.close(CLOSE_TIMEOUT)
+        self.node.close(patience)
 
 
 _current: Endpoint | None = None
