@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 
 import transport
 from support.nodes import PATIENCE, SECRET, link, linked, node, together, until
@@ -19,6 +20,7 @@ from transport import ClosedError, Config, Identity, Node, PeerLostError, Trust,
 from transport.path import FaultInjector, Faults, FaultyPath
 from transport.path.base import CallLater
 from transport.path.base import Path as TransportPath
+from transport.path.zeromq import Listener, ListenerPath
 
 PACKAGE_ROOT = Path(transport.__file__).parents[1]
 
@@ -267,6 +269,27 @@ def test_what_was_delivered_before_the_goodbye_can_be_taken_after_it(memory: boo
             assert (array.size, (array == 7).all()) == (size, True)
         with pytest.raises(PeerLostError, match="closed the link"):
             b.recv(source="a", timeout=PATIENCE)
+
+
+def test_what_has_come_is_not_forgotten_over_a_send_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ZeroMQ tells once that something waits, and a send takes that in, also one in vain."""
+    config = Config(shared_memory=False, paths=1, heartbeat_interval=0.1)
+    with node("a", config=config) as a, node("b", config=config) as b, monkeypatch.context() as m:
+        a.connect(b.addresses, peer="b", timeout=PATIENCE)
+        b.wait_for("a", timeout=PATIENCE)
+        [listener] = [e for e in b._engine._endpoints.values() if isinstance(e, Listener)]
+        until(lambda: b._driver._back.asleep and not b._engine._stirred)
+        with a._driver:  # it has no chance to send again
+            with b._driver:
+                a.send(np.array([7]), to="b")
+                until(lambda: listener._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+                m.setattr(ListenerPath, "send", lambda path, packet, stable: False)
+            # The next to send is a heartbeat.
+            assert b.recv(source="a", timeout=4.0).tolist() == [7]
+        for each in (a, b):
+            each.close(timeout=0)  # neither has a way to the other any more
 
 
 def test_closing_twice_and_from_two_threads() -> None:

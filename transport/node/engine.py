@@ -273,12 +273,12 @@ class Engine(Connections):
             sent = path.send(packet, stable=stable)
         finally:
             link.expressed(now)
-        if not sent:
-            self._path_failed(link, path, now)
-        elif not isinstance(path, Channel):  # in memory nothing is ever late
+        if not isinstance(path, Channel):  # in memory nothing is ever late
             self._stirred.setdefault(path.endpoint, False)
             self._look_at_soon(link, now)
             self.driver.expect_by(0.0)
+        if not sent:
+            self._path_failed(link, path, now)
         return True
 
     def _path_failed(self, link: Link, path: Path, now: float) -> None:
@@ -375,10 +375,11 @@ class Engine(Connections):
                     self._handle(link, event)
                     continue
                 path: Path = transmit.handle
-                if path.send(transmit.data, stable=transmit.stable):
-                    if not isinstance(path, Channel):
-                        self._stirred.setdefault(path.endpoint, False)
-                else:
+                sent = path.send(transmit.data, stable=transmit.stable)
+                if not isinstance(path, Channel):
+                    # Sending takes in whatever told that something waits: also where it fails.
+                    self._stirred.setdefault(path.endpoint, False)
+                if not sent:
                     self._path_failed(link, path, now)
                 if len(transmit.data) >= LARGE:
                     now = monotonic()  # sealing it took time
