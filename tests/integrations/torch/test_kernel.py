@@ -66,6 +66,16 @@ def test_bits_of_floats_are_not_reduced(name, op):
         KERNEL.check(Reduction(op), name)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_came_in_a_packet_is_reduced_without_a_warning():
+    left, right = operands("bfloat16")
+    out = torch.empty_like(left)
+    KERNEL.combine(
+        Reduction(Op.SUM), "bfloat16", raw(left), memoryview(bytes(raw(right))), raw(out)
+    )
+    assert torch.equal(out, left + right)
+
+
 def test_everything_else_is_numpys():
     left, right = torch.arange(5), torch.arange(5) * 3
     ours, theirs = torch.empty_like(left), torch.empty_like(left)

@@ -83,4 +83,6 @@ class TorchKernel:
 
 
 def _tensor(memory: memoryview, kind: Any) -> Any:
+    if memory.readonly:  # of a small message: torch warns, though nothing would write to it
+        memory = memoryview(bytearray(memory))
     return torch.frombuffer(memory, dtype=kind)
