@@ -35,13 +35,16 @@ LOGIC := $(addprefix tests/,crypto identity link sim tensor wire) $(wildcard tes
   $(patsubst %,tests/collectives/test_%.py,execution moving operands reducing reduction steps)
 
 test: $(TORCH) ## Run all tests, with torch
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-processes test-logic
+	@$(MAKE) --no-print-directory --jobs=2 test-processes test-logic
 
 test-processes: $(TORCH)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(LOGIC))
 
+# Its output comes in one piece when it has ended, in the midst of the other's.
 test-logic: $(TORCH)
-	nice -n 19 $(BIN)/python -m pytest $(LOGIC)
+	@mkdir -p build
+	@nice -n 19 $(BIN)/python -m pytest -o timeout=600 -o cache_dir=.pytest_cache/logic $(LOGIC) \
+	  > build/test-logic.log 2>&1; status=$$?; cat build/test-logic.log; exit $$status
 
 torch-suite: $(TORCH) ## Run PyTorch's own distributed tests over the backend, with 2 and 4 ranks
 	PYTHONPATH=tests $(BIN)/python -m support.torch_suite_runner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.groups import error_of, grouped, on_all
 from support.job import job, said, shared_secret
 from support.nodes import node, together, until
 from transport import (
+    AuthenticationError,
     ClosedError,
     Group,
     PeerLostError,
@@ -21,6 +23,8 @@ from transport import (
     UsageError,
 )
 from transport.collectives import Tuning
+from transport.collectives.membership import DIRECT
+from transport.link.drops import DISCARDED
 
 
 def errors_of(groups, call):
@@ -255,6 +259,52 @@ def test_a_message_under_another_key_than_announced_is_nobodys(stays):
             until(lambda: second._directory.link_to("n0") is None)
         group = Group(second, members, keys={"n0": bytes(32)}, timeout=0.3, connect_timeout=0.3)
         assert isinstance(error_of(group.recv), TransportTimeoutError)
+
+
+@contextmanager
+def group_and_impostor(part, *, keys, first):
+    """Rank 1 of two, after rank 0 has done its part and left and another came under its name."""
+    with node("n1") as second:
+        with node("n0") as real:
+            members = {each.name: each.addresses for each in (real, second)}
+            known = {"n0": real._directory._terms.identity.public_key} if keys else None
+            groups = [
+                Group(real, members, timeout=10.0),
+                Group(second, members, keys=known, timeout=10.0),
+            ]
+            if not first:
+                on_all(groups, lambda group: group.barrier())
+            part(groups[0])
+            context = groups[0]._membership.channel.context
+        until(lambda: second._directory.link_to("n0") is None)
+        with node("n0") as impostor:
+            impostor.connect(second.addresses, peer="n1")
+            until(lambda: second._directory.link_to("n0") is not None)
+            yield groups[1], impostor.channel(context)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize("keys", [True, False], ids=["keys", "no keys"])
+def test_who_comes_under_the_name_of_a_rank_that_has_left_is_not_that_rank(keys, first):
+    def part(group):
+        group.broadcast(np.ones(5))
+
+    with group_and_impostor(part, keys=keys, first=first) as (group, _):
+        error = error_of(lambda: group.broadcast(np.zeros(5)))
+        assert isinstance(error, AuthenticationError if keys else PeerLostError)
+
+
+def test_what_such_a_one_sends_leaves_alone_what_the_rank_had_sent():
+    def part(group):
+        group.send(np.full(5, 3.0), 1, tag=5)
+
+    with group_and_impostor(part, keys=True, first=True) as (group, channel):
+        with channel:
+            channel.send(b"x", to="n1", tag=DIRECT | 6)
+            channel.pump()
+        drops = group.node._messages.drops
+        until(lambda: drops[DISCARDED] == 1)
+        assert (group.recv(tag=5) == 3.0).all()
 
 
 def test_a_closed_node_is_a_lost_rank_for_all():

@@ -69,6 +69,6 @@ def test_a_schedule_knows_its_peers_and_slots():
     made = schedule(
         [send(3, block(TEMP, 1)), place(1, block(WORK, 0)), send(3, block(WORK, 0))], blocks=1
     )
-    assert made.peers == (3, 1)
+    assert (made.peers, made.only_from) == ((3, 1), {1})
     assert made.slots == 2
     assert schedule([], blocks=1).slots == 0

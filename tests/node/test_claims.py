@@ -21,7 +21,7 @@ class Taker:
     def claim(self, channel, size, tag, source="a"):
         return channel.claim(size, self._take, self.failed.append, source=source, tag=tag)
 
-    def _take(self, description, payload):
+    def _take(self, link, description, payload):
         self.taken.append((description, bytes(payload)))
 
     @property

@@ -241,11 +241,13 @@ class InterruptedLock:
     def __init__(self, driver: Driver) -> None:
         self._lock = driver._lock
         self.interruptions = 0
+        self.interrupted = threading.Event()
         driver._lock = self  # type: ignore[assignment]
 
     def acquire(self, blocking: bool = True) -> bool:
         if blocking and not self.interruptions:
             self.interruptions += 1
+            self.interrupted.set()
             raise Interruption
         return self._lock.acquire(blocking)
 
@@ -259,17 +261,16 @@ class InterruptedLock:
 def test_an_interruption_while_it_waits_for_the_lock_again_leaves_the_lock_held() -> None:
     driver = Driver("toy", lambda ready, until: None, lambda: NEVER)
     lock = InterruptedLock(driver)
-    taken, enough = threading.Event(), threading.Event()
+    taken = threading.Event()
 
     def hold() -> None:
         with lock._lock:
             taken.set()
-            enough.wait(10)
+            lock.interrupted.wait(10)
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert taken.wait(10)
-    threading.Timer(0.05, enough.set).start()
     with pytest.raises(Interruption):
         driver._regain()
     assert (lock.interruptions, driver.held(), driver._queuing) == (1, True, set())
@@ -283,8 +284,12 @@ def test_an_interruption_while_it_waits_for_the_lock_again_leaves_the_lock_held(
 def test_an_interruption_of_a_turn_leaves_the_lock_held(
     engine: ToyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here, sleep = threading.get_ident(), time.sleep
+
     def interrupted(seconds: float) -> None:
-        raise Interruption
+        if threading.get_ident() == here:
+            raise Interruption
+        sleep(seconds)
 
     with engine.driver:
         engine.driver._told = True

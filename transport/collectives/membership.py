@@ -209,14 +209,33 @@ class Membership:
                 the group is gone. The group has failed with it.
         """
         for rank in ranks:
-            name, link = self.names[rank], self._links.get(rank)
-            if self.channel.link_to(name) is not link:
-                if rank in only_from and self.channel.holds(name, self._number + 1, link):
-                    continue
-                text = f"{self.describe(rank)} is lost: {self.channel.lost(name) or 'it came back'}"
-                lost = PeerLostError(text)
-                self.fail(lost, rank)
-                raise lost
+            name, known = self.names[rank], self._links.get(rank)
+            link = self.channel.link_to(name)
+            if link is known:
+                continue
+            if link is not None:
+                self._check_key(rank)
+            elif rank in only_from and self.channel.holds(name, self._number + 1, known):
+                continue
+            raise self._lost(rank)
+
+    def met_over(self, rank: int, link: object) -> bool:
+        """Whether a message of this rank came over its own link; else the group has failed.
+
+        Whoever comes under the rank's name later is somebody else, or has forgotten the
+        group. Holds the engine.
+        """
+        if self._links.get(rank) is link:
+            return True
+        self._lost(rank)
+        return False
+
+    def _lost(self, rank: int) -> PeerLostError:
+        """The group fails, for the link to a rank is not what it was."""
+        text = self.channel.lost(self.names[rank]) or "it came back"
+        error = PeerLostError(f"{self.describe(rank)} is lost: {text}")
+        self.fail(error, rank)
+        return error
 
     def _await(self, calls: Mapping[int, Work[Any]], timeout: float) -> None:
         in_time = self.channel.wait(_AllLinked(self, calls), timeout)
@@ -353,14 +372,15 @@ class Membership:
         """A message came that no receive waits for."""
         rank = self.member_behind(source, link)
         if rank is None:
-            self.channel.discard(source)  # no member: it shares the trust, not the group
+            # No member: it shares the trust, not the group.
+            self.channel.discard(source, link)
             return
         # It may have left before this rank begins what that was for.
         self._links.setdefault(rank, link)
         if tag & _KIND == NOTICE:
             self._on_notice(rank, source, tag)
         elif self.failure is not None:
-            self.channel.discard(source)
+            self.channel.discard(source, link)
             self._tell(rank)
             self.channel.pump()
         elif tag & _KIND == COLLECTIVE:
@@ -384,6 +404,9 @@ class Membership:
         self.fail(UsageError(text), rank)
 
     def _on_notice(self, rank: int, source: str, tag: int) -> None:
+        if self.failure is not None:
+            self.channel.discard(source)
+            return
         work = self.channel.receive(memoryview(bytearray(MAX_NOTICE)), source=source, tag=tag)
         if not work.done() or work.exception() is not None:
             work.cancel()

@@ -106,9 +106,9 @@ class Collective(ABC):
         """Expect the first message of a peer, with `size` bytes of a tensor."""
         opening = self._headers.opening(peer, size)
 
-        def taken(description: bytes, payload: memoryview | bytes) -> None:
+        def taken(link: object, description: bytes, payload: memoryview | bytes) -> None:
             self._claims.pop(peer, None)
-            if self.work.done():
+            if self.work.done() or not self._membership.met_over(peer, link):
                 return
             if description == opening and len(payload) == size:
                 self._guarded(partial(then, payload))
@@ -249,7 +249,12 @@ class Staged(Collective):
         except TransportError as error:
             self._membership.message_failed(str(self), peer, error)
             return
-        self._follow(work, peer, lambda: then(work.nbytes or 0))
+
+        def received() -> None:
+            if self._membership.met_over(peer, work.link):
+                then(work.nbytes or 0)
+
+        self._follow(work, peer, received)
 
     def cut_short(self, peer: int) -> None:
         """See `Port`."""

@@ -186,12 +186,12 @@ class Channel:
         """The note of the oldest message of this kind that nobody claims. Holds the engine."""
         return self._messages.note_of(source, self.context, tag)
 
-    def discard(self, source: str | None = None) -> None:
-        """Drop the messages, of one peer or of all, that no receive has claimed.
+    def discard(self, source: str | None = None, link: object = None) -> None:
+        """Drop the messages that no receive has claimed: of one peer, over one link, or all.
 
         Holds the engine.
         """
-        self._messages.discard(self.context, source)
+        self._messages.discard(self.context, source, link)
 
     def watch(self, on_stray: Stray) -> None:
         """Call `on_stray(source, tag, link)` for each message that no receive has claimed.

@@ -16,11 +16,11 @@ from ..link import Link
 from ..link.inbox import IncomingMessage
 
 Key = tuple[int, str, int]
-Taken = Callable[[bytes, "memoryview | bytes"], None]
+Taken = Callable[[Link, bytes, "memoryview | bytes"], None]
 
 
 class Claim:
-    """One message that is expected; `taken` gets its description and its bytes.
+    """One message that is expected; `taken` gets its link, its description and its bytes.
 
     The bytes may be looked at until `taken` returns. A large message of another size than
     expected is declined, and `taken` gets no bytes.
@@ -47,11 +47,11 @@ class Claim:
         if payload is not None:
             self.ended = True
             link.release(incoming)
-            self.taken(incoming.description, payload)
+            self.taken(link, incoming.description, payload)
         elif incoming.size != self.size:
             self.ended = True
             link.decline(incoming)
-            self.taken(incoming.description, b"")
+            self.taken(link, incoming.description, b"")
         else:
             self._link, self._incoming = link, incoming
             self._memory = memoryview(bytearray(self.size))
@@ -61,10 +61,10 @@ class Claim:
 
     def placed(self) -> None:
         """Every byte of a large message is there."""
-        incoming, self._link, self._incoming = self._incoming, None, None
-        if incoming is not None:
+        link, incoming, self._link, self._incoming = self._link, self._incoming, None, None
+        if link is not None and incoming is not None:
             self.ended = True
-            self.taken(incoming.description, self._memory)
+            self.taken(link, incoming.description, self._memory)
 
     def withdrawn(self) -> None:
         """The sender took a large message back."""

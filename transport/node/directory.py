@@ -208,12 +208,10 @@ class Directory:
             self.delivered_to.add(peer)
 
     def tell_of_undelivered(self) -> None:
-        """Warn of messages that a link ends without: their senders were told that they had left."""
+        """Warn of links that end before everything sent over them was delivered."""
         for link in self._open.values():
-            missing = link.last_message - link.settled_through
-            if missing > 0:
-                text = "closing before %r had taken %d of the messages sent to it"
-                log.warning(text, link.peer, missing)
+            if link.settled_through < link.last_message:
+                log.warning("closing before %r had taken all that was sent to it", link.peer)
 
     def refused(self, peer: str, error: TransportError) -> None:
         """A caller knew the secret but was not who it said: remember why, for `wait_for`."""

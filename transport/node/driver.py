@@ -329,7 +329,7 @@ class Driver:
             finally:
                 self._waiters -= 1
                 self._last_wait = now = monotonic()
-                if self._waiters:
+                if self._waiters and self.held():  # unless a signal came between
                     self._changed.notify()  # the place at the front is free
                 elif now >= self._put_off_at:
                     self._put_off(now)

@@ -294,10 +294,10 @@ class Messages:
         for message in self._matcher.waiting(context):
             on_stray(message.source, message.tag, message.link)
 
-    def discard(self, context: int, source: str | None) -> None:
-        """Take none of the unclaimed messages of a context, of one peer or of all."""
+    def discard(self, context: int, source: str | None, link: object = None) -> None:
+        """Take none of the unclaimed messages of a context: of one peer, over one link, or all."""
         for message in self._matcher.waiting(context):
-            if source is not None and message.source != source:
+            if source not in (None, message.source) or link not in (None, message.link):
                 continue
             self._matcher.remove_unexpected(message)
             self._reject(message.link, message.incoming, DISCARDED)

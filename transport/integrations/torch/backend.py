@@ -381,11 +381,13 @@ class SealedProcessGroup(Described):
 
     def shutdown(self) -> None:
         """End the group on this rank; the last of a process closes its node."""
+        # What was sent by operations that have ended well is worth the wait for a peer that is
+        # busy; after a failure nobody waits for it any more.
+        self._end(PATIENCE if self._group.error is None else CLOSE_TIMEOUT)
+
+    def _end(self, patience: float) -> None:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
-            # What was sent by operations that have ended well is worth the wait for a peer that is
-            # busy; after a failure nobody waits for it any more.
-            patience = CLOSE_TIMEOUT if self._group.error is not None else PATIENCE
             self._group.close()
             if self._stager is not None:
                 self._stager.close()
@@ -393,7 +395,7 @@ class SealedProcessGroup(Described):
 
     def abort(self) -> None:
         """The same: nothing that is under way is waited for."""
-        self.shutdown()
+        self._end(CLOSE_TIMEOUT)
 
     # --- older and newer names ---------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class Endpoint:
         self._credentials = credentials
         self._advertised = advertised
         self._users = 0
+        self._patience = 0.0
 
     @classmethod
     def take(cls, place: int, ranks: Sequence[int], store: Any, options: Options) -> Endpoint:
@@ -110,11 +111,12 @@ class Endpoint:
         global _current
         with _lock:
             self._users -= 1
+            self._patience = max(self._patience, patience)
             if self._users > 0:
                 return
             if _current is self:
                 _current = None
-        self.node.close(patience)
+        self.node.close(self._patience)
 
 
 _current: Endpoint | None = None

@@ -53,14 +53,14 @@ class TorchKernel:
         kind = _DIRECT.get(dtype)
         if kind is not None:
             operation = _OPERATIONS[reduction.op]
-            operation(_tensor(left, kind), _tensor(right, kind), out=_tensor(out, kind))
+            operation(_operand(left, kind), _operand(right, kind), out=_tensor(out, kind))
             return
         kind = _WIDENED.get(dtype)
         if kind is None:
             self._numpy.combine(reduction, dtype, left, right, out)
             return
         operation = _OPERATIONS[reduction.op]
-        wide = operation(_tensor(left, kind).float(), _tensor(right, kind).float())
+        wide = operation(_operand(left, kind).float(), _operand(right, kind).float())
         _tensor(out, kind).copy_(wide)
 
     def divide(self, dtype: str, data: memoryview, ranks: int) -> None:
@@ -79,10 +79,13 @@ class TorchKernel:
         if kind is None:
             self._numpy.multiply(dtype, data, factor, out)
         elif len(data):
-            _tensor(out, kind).copy_(_tensor(data, kind).float().mul_(factor))
+            _tensor(out, kind).copy_(_operand(data, kind).float().mul_(factor))
+
+
+def _operand(memory: memoryview, kind: Any) -> Any:
+    """A tensor to read from: a small message lies in bytes, of which torch warns."""
+    return _tensor(memoryview(bytearray(memory)) if memory.readonly else memory, kind)
 
 
 def _tensor(memory: memoryview, kind: Any) -> Any:
-    if memory.readonly:  # of a small message: torch warns, though nothing would write to it
-        memory = memoryview(bytearray(memory))
     return torch.frombuffer(memory, dtype=kind)
