@@ -54,6 +54,7 @@ def main() -> None:
     if rank == 0:
         sent = group.group.node.link(other).stats()
         print(f"between the sites: {sent.cipher_suite}", flush=True)
+    dist.barrier()  # until all have looked: a rank that leaves takes its links with it
     dist.destroy_process_group()
 
 
