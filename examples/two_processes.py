@@ -32,11 +32,11 @@ def main() -> None:
     try:
         address = tell(worker, secret.hex())
         with node_named("main", secret) as node:
-            node.connect(address, peer="worker", timeout=TIMEOUT)
+            link = node.connect(address, peer="worker", timeout=TIMEOUT)
             matrix = np.arange(600_000, dtype=np.float64).reshape(300, 2000)
             node.isend(matrix, to="worker", tag=MATRIX)
             product = node.recv(source="worker", tag=PRODUCT, timeout=TIMEOUT)
-            stats = node.link("worker").stats()
+            stats = link.stats()  # can be read when the worker has left, too
         print(f"product {product.shape}, correct: {np.array_equal(product, matrix @ matrix.T)}")
         print(f"{stats.bytes_sent} bytes sent under {stats.cipher_suite}")
     finally:
