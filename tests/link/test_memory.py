@@ -234,6 +234,55 @@ def test_a_network_that_is_gone_does_not_hold_up_what_crosses_memory() -> None:
     assert pair.server.payloads[-1] == content(LARGE)
 
 
+def probed(pair: MemoryPair, seconds: float) -> dict[str, Counter[int]]:
+    """Packets that each side sends over each path of the network while nobody says anything."""
+    before = {side.name: [path.packets_sent for path in side.stats().paths] for side in pair.sides}
+    pair.run(seconds)
+    return {
+        side.name: Counter(
+            {
+                path.index: path.packets_sent - before[side.name][path.index]
+                for path in side.stats().paths
+                if path.index < len(before[side.name]) - 1
+            }
+        )
+        for side in pair.sides
+    }
+
+
+def test_paths_that_stand_by_are_probed_in_turns() -> None:
+    """A sign of life each heartbeat keeps the link; all paths would be four times the work."""
+    pair = MemoryPair(config=SMALL, paths=4)
+    pair.settle()
+    pair.run(10.0)
+    for probes in probed(pair, 40.0).values():
+        assert probes.total() in range(39, 42)  # the answers go through memory
+        assert all(count in range(9, 12) for count in probes.values()), probes
+    assert all(side.link.state is State.OPEN for side in pair.sides)
+
+
+def test_a_path_that_stands_by_and_is_dead_is_found_and_the_others_keep_the_link() -> None:
+    pair = MemoryPair(config=SMALL, paths=4)
+    pair.settle()
+    pair.run(10.0)
+    pair.blackhole(path=2)
+    pair.run(6.0)
+    for side in pair.sides:
+        assert [path.suspected for path in side.stats().paths] == [False, False, True, False, False]
+    pair.run(60.0)
+    assert all(side.link.state is State.OPEN for side in pair.sides)
+    assert [path.suspected for path in pair.client.stats().paths].count(True) == 1
+
+
+def test_where_memory_has_failed_each_path_is_probed_every_heartbeat() -> None:
+    pair = MemoryPair(config=SMALL, paths=4)
+    pair.settle()
+    pair.fail("client")
+    pair.run(10.0)
+    for probes in probed(pair, 40.0).values():
+        assert all(count >= 35 for count in probes.values()), probes
+
+
 def test_no_message_waits_for_the_company_of_probes() -> None:
     """Of as many paths as make a crowd; nobody answers over any of them."""
     pair = MemoryPair(config=SMALL, paths=COALESCE_PACKETS + 8)

@@ -8,6 +8,7 @@ asked for a sign of life; one that lost packets is asked more often.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from ..config import Config
@@ -32,6 +33,8 @@ class _NoSlots:
 
 
 NO_SLOTS: Final = _NoSlots()
+
+_last_sent = attrgetter("last_sent")
 
 SendOver = Callable[[PathState, bytes, float], None]
 
@@ -173,8 +176,22 @@ class PathSet:
             return float("inf")
         interval = self._config.heartbeat_interval
         if path.joined and not path.suspected:
-            return path.last_sent + interval
+            return self._quiet_since(path) + interval
         return path.last_sent + min(patience, interval)
+
+    def _quiet_since(self, path: PathState) -> float:
+        """When something was last sent that lets this path be silent for a heartbeat more.
+
+        While memory carries all, the network's paths only stand by, so they take turns:
+        were all of them asked, links to 63 neighbours would keep a core busy.
+        """
+        if self.local is None or not self.local.usable:
+            return path.last_sent
+        return max(each.last_sent for each in self.network if each.usable and not each.suspected)
+
+    def by_turn(self) -> list[PathState]:
+        """The network's paths; beside memory the one first over which nothing was sent longest."""
+        return self.network if self.local is None else sorted(self.network, key=_last_sent)
 
     def probe(self, path: PathState, send_over: SendOver, now: float) -> None:
         """Ask for a sign of life, or for admission once more."""

@@ -85,7 +85,7 @@ class Watch:
         )
         if may_renew:
             due = min(due, keys.renew_at)
-        for path in self._pathset.network:  # of shared memory, the kernel tells
+        for path in self._pathset.by_turn():  # of shared memory, the kernel tells
             if path.in_flight:
                 continue
             patience = recovery.patience(path)
