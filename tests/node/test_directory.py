@@ -110,6 +110,26 @@ def test_half_open_handshakes_give_way_to_newer_callers() -> None:
     assert node.drops["half_open"] == 16
 
 
+def test_a_caller_that_begins_anew_gives_way_to_itself() -> None:
+    """It has given up what it began before, and nobody else is to pay for that."""
+    node = directory(Config(half_open_links=4))
+    others = [answer(node, hello(name)) for name in ("one", "other")]
+    attempts = [answer(node, hello("caller")) for _ in range(10)]
+    assert list(node) == [*others, *attempts[-2:]]
+    assert node.drops == {"half_open": 8}
+    # A hello proves no name: what an insider sends under another's ends no attempt of it
+    # before there are too many.
+    assert all(link.state is State.HANDSHAKING for link in node)
+
+
+def test_many_under_one_name_do_not_keep_the_next_ones_out() -> None:
+    node = directory(Config(half_open_links=4))
+    for _ in range(6):
+        answer(node, hello("insider"))
+    friends = [answer(node, hello(f"friend{number}")) for number in range(3)]
+    assert list(node)[1:] == friends
+
+
 def test_old_first_messages_are_remembered_up_to_the_limit() -> None:
     node = directory(Config(handshakes_remembered=3, half_open_links=100))
     packets = [hello(f"caller{number}") for number in range(5)]

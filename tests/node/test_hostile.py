@@ -20,6 +20,7 @@ import zmq
 from support.nodes import PATIENCE, SECRET, linked, node, resident_bytes, together, until
 from transport import Config, HandshakeError, Identity, Node, Trust
 from transport.link.handshake import Handshake, Terms
+from transport.node.engine import Engine
 from transport.wire.packet import FIRST_BULK, FIRST_FRAMES, Kind, first_byte
 
 KIB, MIB = 1024, 1024 * 1024
@@ -217,6 +218,38 @@ def test_half_open_handshakes_are_bounded_and_do_not_keep_friends_out() -> None:
             b.wait_for("a", timeout=PATIENCE)
         assert_alive(a, b)
         assert b.stats().links == ("a",)
+
+
+def test_those_who_are_linked_are_served_in_the_midst_of_many_hellos(monkeypatch) -> None:
+    """A hello costs milliseconds: 64 of them at one go would leave others waiting that long."""
+    with linked() as (a, b), stranger(b.addresses[0]) as each:
+        waiting = []  # hellos that were answered since the node last looked after its links
+        served = []
+        answer, serve = Engine._answer, Engine._serve
+
+        def answer_and_count(engine, path, packet, now):
+            waiting.append(packet)
+            answer(engine, path, packet, now)
+
+        def serve_and_note(engine, now):
+            served.append(len(waiting))
+            waiting.clear()
+            serve(engine, now)
+
+        monkeypatch.setattr(Engine, "_answer", answer_and_count)
+        monkeypatch.setattr(Engine, "_serve", serve_and_note)
+        for number in range(60):
+            terms = Terms(
+                name=f"caller{number}",
+                identity=Identity.generate(),
+                trust=Trust(secret=SECRET),
+                packet_limit=MIB,
+                credit=MIB,
+            )
+            each.send(Handshake(terms, peer="b", index=number + 1).first_packet())
+        until(lambda: sum(served) == 60)
+        assert max(served) <= 4
+        assert_alive(a, b)
 
 
 FLOOD = """

@@ -141,13 +141,24 @@ class Directory:
                 raise Drop(STATE)  # the peer will answer our call instead
         if peer not in self._open and len(self._open) >= self._config.links:
             raise Drop(LIMIT)
-        if len(self._answering) >= self._config.half_open_links:
-            self.drops[HALF_OPEN] += 1
-            oldest = next(iter(self._answering.values()))
-            error = PeerLostError("gave way to a newer caller")
-            self.ended(oldest, error)
-            self._retire(oldest, error)
+        self._make_room()
         return hello
+
+    def _make_room(self) -> None:
+        """Let the oldest unfinished handshake of the name that has most of them give way.
+
+        A caller that begins anew has given up what it began before: that goes first, and
+        not somebody's who is about to be linked, or by its own reckoning is.
+        """
+        if len(self._answering) < self._config.half_open_links:
+            return
+        self.drops[HALF_OPEN] += 1
+        held = Counter(link.peer for link in self._answering.values())
+        most = max(held.values())
+        oldest = next(link for link in self._answering.values() if held[link.peer] == most)
+        error = PeerLostError("gave way to a newer caller")
+        self.ended(oldest, error)
+        self._retire(oldest, error)
 
     def _remember(self, packet: memoryview) -> None:
         """Refuse a first message that was seen before, by its ephemeral key."""

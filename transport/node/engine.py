@@ -45,6 +45,7 @@ log = logging.getLogger("transport")
 RECEIVE_BATCH: Final = 64  # packets of one endpoint before others have their turn
 MIDDLING: Final = 1024
 LARGE: Final = 256 * 1024
+HANDSHAKE_SHARE: Final = RECEIVE_BATCH // 4  # of a batch, that a handshake packet takes
 STEP_LIMIT: Final = 0.002  # seconds after which a step leaves the rest to the next one
 _OF_LINKS: Final = (FIRST_FRAMES, FIRST_BULK, FIRST_PAIR)
 NEGLECT: Final = 0.002  # who only sends looks at all endpoints where nobody has for so long
@@ -304,9 +305,12 @@ class Engine(Connections):
             count, now = 0, monotonic()
             for path, packet in endpoint.receive(RECEIVE_BATCH, signalled=signalled):
                 # A large packet ends the batch: its sender waits for the acknowledgement.
-                # So may it wait behind a stranger's hellos, which take longest to refuse.
+                # A few handshake packets do too: each takes milliseconds, and those who
+                # are linked, or were answered, wait for what leaves after the batch.
                 size = len(packet)
                 count += 1 if size < MIDDLING else 8 if size < LARGE else RECEIVE_BATCH
+                if size and packet[0] not in _OF_LINKS:
+                    count += HANDSHAKE_SHARE
                 self._dispatch(path, packet, now)
                 if until is not None and until.done():
                     ended = True
