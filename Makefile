@@ -20,7 +20,7 @@ TORCH   := $(VENV)/.stamp-torch
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-logic test-processes torch-suite check bench sim clean
+.PHONY: help demo test test-logic test-processes torch-suite many-ranks check bench sim clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ test-logic: $(TORCH)
 
 torch-suite: $(TORCH) ## Run PyTorch's own distributed tests over the backend, with 2 and 4 ranks
 	PYTHONPATH=tests $(BIN)/python -m support.torch_suite_runner
+
+many-ranks: $(DEV) ## Run every collective operation among 64 processes
+	PYTHONPATH=tests $(BIN)/python -m support.many_ranks 64
 
 check: $(DEV) ## Lint, format, types, import layers and repository rules
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`Group` of many ranks over real links: every operation of eight, and the cube of 64."""
+"""`Group` of many ranks over real links: of eight and of twelve processes, and the cube of 64."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from support.groups import SMALL, grouped, on_all
+from support.many_ranks import wrong_results
 from transport import Config
 
 EIGHT = 8
@@ -143,3 +144,9 @@ def test_sixty_four_nodes():
             assert highest is None if rank else highest.tolist() == [63]
         # One link for each dimension of the cube, out of 63.
         assert all(len(group.node.stats().links) == 6 for group in groups)
+
+
+@pytest.mark.slow
+def test_twelve_processes(tmp_path):
+    """`make many-ranks` does the same with 64."""
+    assert wrong_results(12, tmp_path) == []

@@ -36,9 +36,9 @@ class Group(Reductions, Exchanges):
 
     Blocking methods return the result; those that begin with `i` begin the operation and
     return its `Work`, and several may be under way. They do not wait for other ranks, but
-    for links: the first call that needs one returns when it is made, or raises after
-    `connect_timeout` seconds or the operation's `timeout`, whichever is less. Until a
-    `Work` has ended, its tensors must not be touched. Every method may be called from any
+    for links: the first call that needs some returns when they are made. It raises once no
+    further rank was linked for `connect_timeout` seconds, or after the operation's `timeout`.
+    Until a `Work` has ended, its tensors must not be touched. Every method may be called from any
     thread, but all members must begin collective operations in the same order.
 
     A group fails as a whole: once a rank is lost, late, or calls something else, every
@@ -119,7 +119,7 @@ class Group(Reductions, Exchanges):
         view = source_view(array)
         limit = self.timeout if timeout is None else timeout
         membership = self._membership
-        membership.link((to,), min(limit, self._connect_timeout))
+        membership.link((to,), self._connect_timeout, limit)
         with membership.channel:
             membership.check()
             membership.check_links((to,))
@@ -151,7 +151,7 @@ class Group(Reductions, Exchanges):
         limit = self.timeout if timeout is None else timeout
         membership = self._membership
         if source is not None:
-            membership.link((source,), min(limit, self._connect_timeout))
+            membership.link((source,), self._connect_timeout, limit)
         with membership.channel:
             membership.check()
             # What a rank has delivered before it left may still be taken.

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from ..errors import (
@@ -30,9 +30,10 @@ from ..errors import (
     UsageError,
 )
 from ..identity import fingerprint
-from ..node import Node, Work
+from ..node import Node
 from ..node.channel import Channel
 from .header import MAX_NOTICE, Cause, Header, Notice
+from .meeting import Meeting
 
 log = logging.getLogger("transport")
 
@@ -143,8 +144,11 @@ class Membership:
 
     # --- links -----------------------------------------------------------------------
 
-    def link(self, ranks: Sequence[int], timeout: float) -> None:
+    def link(self, ranks: Sequence[int], patience: float, limit: float) -> None:
         """See to it that there are links to these ranks; may wait, not holding the engine.
+
+        `patience` is how long nobody new may be linked, `limit` how long all may take, in
+        seconds.
 
         Raises:
             PeerLostError: a rank could not be reached, or its link is gone.
@@ -152,22 +156,20 @@ class Membership:
         """
         if self.failure is None and all(rank in self._links for rank in ranks):
             return
-        with self.channel:
-            self.check()
-            calls = self._call([rank for rank in ranks if rank not in self._links])
-            self.channel.pump()
-        if calls:
-            self._await(calls, timeout)
+        meeting = Meeting(self, [rank for rank in ranks if rank not in self._links])
+        unmet = meeting.hold(patience, limit)
+        if unmet is not None:
+            rank, error = unmet
+            lost = PeerLostError(f"{self.describe(rank)} cannot be reached: {error}")
+            with self.channel:
+                self.fail(lost, rank)
+            raise lost
 
-    def _call(self, ranks: Sequence[int]) -> dict[int, Work[Any]]:
-        calls = {}
-        for rank in ranks:
-            name = self.names[rank]
-            if not self._note_link(rank):
-                calls[rank] = self.channel.connect(self._addresses[name], name)
-        return calls
+    def addresses_of(self, rank: int) -> Sequence[str]:
+        """Where a rank listens; none where it has to call."""
+        return self._addresses[self.names[rank]]
 
-    def _note_link(self, rank: int) -> bool:
+    def note_link(self, rank: int) -> bool:
         """Remember the link to a rank, if there is one.
 
         Raises:
@@ -236,21 +238,6 @@ class Membership:
         error = PeerLostError(f"{self.describe(rank)} is lost: {text}")
         self.fail(error, rank)
         return error
-
-    def _await(self, calls: Mapping[int, Work[Any]], timeout: float) -> None:
-        in_time = self.channel.wait(_AllLinked(self, calls), timeout)
-        with self.channel:
-            self.check()
-            for rank, call in calls.items():
-                error = call.exception()
-                if error is None and not call.done() and not in_time:
-                    error = self.channel.give_up(call, self.names[rank], timeout)
-                if error is not None:
-                    text = f"{self.describe(rank)} cannot be reached: {error}"
-                    lost = PeerLostError(text)
-                    self.fail(lost, rank)
-                    raise lost
-                self._note_link(rank)
 
     # --- operations; the caller holds the engine --------------------------------------
 
@@ -430,22 +417,6 @@ class Membership:
 
 
 _REPORTED: Final = "reported by "
-
-
-class _AllLinked:
-    """Ends when every call was answered, one has failed, or the group has."""
-
-    def __init__(self, membership: Membership, calls: Mapping[int, Work[Any]]) -> None:
-        self._membership = membership
-        self._calls = calls.values()
-
-    def done(self) -> bool:
-        """Whether there is nothing to wait for."""
-        if self._membership.failure is not None:
-            return True
-        return all(call.done() for call in self._calls) or any(
-            call.exception() is not None for call in self._calls
-        )
 
 
 _made: WeakKeyDictionary[Node, Counter[tuple[tuple[str, ...], str]]] = WeakKeyDictionary()

@@ -115,7 +115,7 @@ class Runner:
         limit = self.timeout if timeout is None else timeout
         peers = schedule.peers
         membership = self._membership
-        membership.link(peers, min(limit, self._connect_timeout))
+        membership.link(peers, self._connect_timeout, limit)
         with membership.channel:
             membership.check()
             membership.check_links(peers, schedule.only_from)

@@ -33,7 +33,7 @@ class Options:
     advertise: Sequence[str] | None = None  # where others reach it, if not where it listens
     config: Config | None = None
     tuning: Tuning = field(default_factory=Tuning)
-    connect_timeout: float = 60.0  # seconds to link to a peer when an operation first needs it
+    connect_timeout: float = 60.0  # seconds without a further link, when an operation needs some
 
     @property
     def describes_a_node(self) -> bool:
