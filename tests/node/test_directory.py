@@ -130,6 +130,36 @@ def test_many_under_one_name_do_not_keep_the_next_ones_out() -> None:
     assert list(node)[1:] == friends
 
 
+def proved(to: Directory, caller: str) -> Link:
+    """A link whose caller has proved who it is, and sent no packet yet."""
+    calling = Handshake(terms(caller), peer="node", index=7)
+    packet = memoryview(calling.first_packet())
+    link = answer(to, packet)
+    assert link is not None
+    link.receive_packet(NoPath(), packet, 0.0)
+    while (transmit := link.poll_transmit(0.0)) is not None:
+        for answered in calling.receive(memoryview(transmit.data)):
+            link.receive_packet(NoPath(), memoryview(answered), 0.0)
+    assert link.state is State.CONFIRMING
+    return link
+
+
+@pytest.mark.parametrize("peer", ["a", "z"], ids=["sorts first", "sorts last"])
+def test_a_call_that_nobody_answered_gives_way_to_one_that_went_further(peer: str) -> None:
+    """To the caller there is a link; another one would end it with all it was given."""
+    node = directory()
+    call = node.call(peer, 0.0)
+    call.add_path(NoPath(), "test:nowhere", 0.0)
+    call.begin(0.0)
+    assert not node.is_confirming(peer)
+    link = proved(node, peer)
+    node.committed(link)
+    assert node.is_confirming(peer)
+    assert node.call_to(peer) is None
+    assert call.state is State.CLOSED
+    assert list(node) == [link]
+
+
 def test_old_first_messages_are_remembered_up_to_the_limit() -> None:
     node = directory(Config(handshakes_remembered=3, half_open_links=100))
     packets = [hello(f"caller{number}") for number in range(5)]
@@ -203,6 +233,7 @@ def test_the_second_name_leaves_the_choice_to_the_first() -> None:
     own = node.call("b", 0.0)
     theirs = answer(node, hello("b", to="c"))
     assert theirs is not None
+    own.state = State.ATTESTING  # it was answered, so the other one may count on it
     node.committed(theirs)
     assert node.call_to("b") is own
     node.established(theirs)

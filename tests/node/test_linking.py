@@ -446,3 +446,15 @@ def test_links_of_unlinked_and_lost_peers() -> None:
         ):
             with pytest.raises(PeerLostError, match=r"'b'.*closed the link"):
                 call()
+
+
+def test_who_has_called_and_counts_as_linked_is_not_called(monkeypatch) -> None:
+    """Our call would end the link that it has, and messages on it would be lost."""
+    with node("a") as a, node("b") as b:
+        confirming = {"b"}
+        monkeypatch.setattr(a._directory, "is_confirming", lambda peer: peer in confirming)
+        with a._driver:
+            work = a._linking.begin(b.addresses, "b")
+            assert a._directory.call_to("b") is None
+        confirming.clear()  # it came to nothing
+        assert work.wait(PATIENCE).stats().state == "open"

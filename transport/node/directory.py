@@ -16,7 +16,7 @@ from typing import cast
 from ..config import Config
 from ..crypto.seal import KeyLimits
 from ..errors import LimitError, PeerLostError, TransportError
-from ..link import CreditPool, Link
+from ..link import CreditPool, Link, State
 from ..link.drops import (
     EVIDENCE,
     HALF_OPEN,
@@ -76,6 +76,13 @@ class Directory:
     def call_to(self, peer: str) -> Link | None:
         """Our own unanswered call to `peer`."""
         return self._dialling.get(peer)
+
+    def is_confirming(self, peer: str) -> bool:
+        """Whether a call of this peer is answered, so that to it there is a link already."""
+        return any(
+            link.peer == peer and link.state is State.CONFIRMING
+            for link in self._answering.values()
+        )
 
     def peers(self) -> tuple[str, ...]:
         """Names of all linked peers."""
@@ -197,10 +204,11 @@ class Directory:
         whichever gets this far first; the other peer goes by what it finds open. Were
         both to come through, messages on the one given up later would be lost.
         """
-        if self._terms.name < link.peer:
-            call = self._dialling.pop(link.peer, None)
-            if call is not None:
-                self._retire(call, PeerLostError(f"peer {link.peer!r} called first"))
+        call = self._dialling.get(link.peer)
+        # The other name's call may give way only while nobody can have answered it.
+        if call is not None and (self._terms.name < link.peer or call.state is State.HANDSHAKING):
+            del self._dialling[link.peer]
+            self._retire(call, PeerLostError(f"peer {link.peer!r} called first"))
 
     def ended(self, link: Link, error: TransportError) -> None:
         """`link` is closed: forget it."""

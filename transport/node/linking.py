@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import cast
 
@@ -64,9 +65,24 @@ class Linking:
             return self._await(peer, f"wait for {peer!r}")
         if not self._trust.knows(peer):
             raise UsageError(f"peer {peer!r} is not in this node's trust")
-        if self._directory.call_to(peer) is None:
-            self._call(peer, rails)
+        self._call_unless_called(peer, rails)
         return self._await(peer, f"connect to {peer!r} at {', '.join(rails)}")
+
+    def _call_unless_called(self, peer: str, rails: Sequence[str]) -> None:
+        """Call, but not one who has called: to it there is a link, which ours would end."""
+        if self._directory.call_to(peer) is not None:
+            return
+        if self._directory.is_confirming(peer):
+            again = partial(self._call_again, peer, rails)
+            self._engine.call_later(self._config.handshake_retry, again)
+        else:
+            self._call(peer, rails)
+
+    def _call_again(self, peer: str, rails: Sequence[str]) -> None:
+        """The peer's own call may have come to nothing."""
+        if peer in self._waiting and self._directory.link_to(peer) is None:
+            self._call_unless_called(peer, rails)
+            self._engine.pump()
 
     def _call(self, peer: str, rails: Sequence[str]) -> None:
         now = monotonic()
